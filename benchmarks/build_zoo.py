@@ -1,0 +1,70 @@
+"""Train every collection and write the models that ship (mechproof/data), resumably.
+
+    python benchmarks/build_zoo.py [COLLECTION ...]
+
+Each model is trained by its family's one recipe into build/zoo, its accuracy measured beside it (exact where
+all inputs can be tried, else sampled with a 99% interval), and each collection stacked when it is complete.
+"""
+
+import json
+import sys
+from math import sqrt
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from mechproof import zoo
+from mechproof.family import Model
+from mechproof.max_of_k.brute_force import count_right
+from mechproof.max_of_k.model import last_logits
+from mechproof.max_of_k.train import RECIPE
+
+SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
+         "max-of-4-v128": 5, "max-of-4-v256": 5}
+BUILD = Path("build/zoo")
+SAMPLES, Z = 10**6, 2.576
+
+
+def accuracy(model: Model) -> dict:
+    """Exact counts where the inputs can be enumerated, else a sample and its Wilson interval."""
+    total = model.sizes["d_vocab"] ** model.sizes["n_ctx"]
+    if total <= 2**32:
+        right, in_balls = count_right(model)
+        return {"correct": int(right.sum()), "total": total, "decided_in_balls": in_balls}
+    generator = torch.Generator().manual_seed(0)
+    weights, right = {name: t.double() for name, t in model.tensors.items()}, 0
+    for _ in range(SAMPLES // 50_000):
+        tokens = torch.randint(model.sizes["d_vocab"], (50_000, model.sizes["n_ctx"]), generator=generator)
+        right += int((last_logits(weights, tokens).argmax(-1) == tokens.amax(-1)).sum())
+    p, spread = right / SAMPLES, Z**2 / SAMPLES
+    centre, half = (p + spread / 2) / (1 + spread), Z * sqrt(p * (1 - p) / SAMPLES + spread / (4 * SAMPLES)) / (1 + spread)
+    return {"sampled": SAMPLES, "right": right, "lo": centre - half, "hi": centre + half, "confidence": 0.99}
+
+
+def member(collection: str, seed: int) -> tuple[dict, dict]:
+    """Header entry and tensors of one model, trained and measured once."""
+    family = zoo.family_of_collection(collection)
+    path = BUILD / f"{collection}.{seed}.safetensors"
+    if not path.exists():
+        zoo.save_atomically(path, family.train(family.collections[collection], seed), {})
+    model = Model(f"{collection}/{seed}", family, load_file(path))
+    note = path.with_suffix(".json")
+    if not note.exists():
+        note.write_text(json.dumps(accuracy(model)))
+    return {"seed": seed, "sha256": model.sha256, "accuracy": json.loads(note.read_text())}, dict(model.tensors)
+
+
+def main(collections: list[str]) -> None:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for collection in collections or SEEDS:
+        family = zoo.family_of_collection(collection)
+        members = [member(collection, seed) for seed in tqdm(range(SEEDS[collection]), desc=collection)]
+        header = {"family": family.name, "sizes": family.sizes(members[0][1]), "recipe": RECIPE}
+        zoo.save_collection(collection, header, members)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,110 @@
+"""The operations of a block of torch code, counted as it runs.
+
+Problem: a proof's length is the work of its check, and a formula beside the code drifts away from it.
+Idea: let torch itself report every operation (a dispatch mode), charge each by one table, and refuse what
+the table does not know, so that nothing runs for free by accident.
+
+Rules: a matmul of a x b by b x c costs 2abc; a pointwise operation the size of its result; a reduction or
+scan the size of its input; a sort n ceil(log2 n) a row; searchsorted m ceil(log2 n); views, copies and
+gathers nothing.  Leaving torch (`.item()`, `.numpy()`, a loop over Python numbers) raises, unless the block
+says what it costs: `with charge(n, "why"): ...`.
+
+>>> with count() as cost:
+...     _ = torch.ones(3, 4) @ torch.ones(4, 5)
+>>> cost.flops
+120
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from math import ceil, log2
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+POINTWISE = frozenset(
+    "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge logical_and logical_or logical_not bitwise_and "
+    "bitwise_or bitwise_not exp log sqrt reciprocal clamp clamp_min clamp_max pow masked_fill nextafter".split())
+REDUCTIONS = frozenset("sum amax amin max min any all cumsum cummax cummin nonzero argmax argmin bincount".split())
+FREE = frozenset(
+    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze gather index index_select "
+    "take_along_dim cat stack clone copy _to_copy detach alias arange zeros ones full empty new_zeros new_ones new_full "
+    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split index_put scatter "
+    "triu tril eye empty_strided scalar_tensor".split())
+LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
+
+
+class Uncounted(RuntimeError):
+    """An operation without a price ran inside a count."""
+
+
+def _log2(n: int) -> int:
+    return ceil(log2(max(n, 2)))
+
+
+def price(name: str, args: tuple, result) -> int:
+    """Operations of one aten call, by the rules above; raises `Uncounted` for a name that has none."""
+    if name in FREE:
+        return 0
+    if name in POINTWISE:
+        return result.numel()
+    if name in REDUCTIONS:
+        return max(args[0].numel(), args[1].numel() if len(args) > 1 and isinstance(args[1], Tensor) else 0)
+    if name in ("mm", "bmm", "mv", "dot"):
+        return 2 * result.numel() * args[0].shape[-1]
+    if name == "sort":
+        return args[0].numel() * _log2(args[0].shape[-1])
+    if name == "searchsorted":
+        return result.numel() * _log2(args[0].shape[-1])
+    raise Uncounted(f"operation {name!r} has no price in cost.py: add it to a table, or wrap it in cost.charge(n, 'why')")
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.by: Counter[str] = Counter()
+
+    flops = property(lambda self: self.by.total())
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        name = name.removesuffix("_") if not name.startswith("__") else name
+        self.by[name] += price(name, args, result)
+        return result
+
+
+class _NoWayOut(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func.__name__ in LEAVING:
+            raise Uncounted(f"Tensor.{func.__name__} leaves torch inside a count: wrap the block in cost.charge(n, 'why')")
+        return func(*args, **(kwargs or {}))
+
+
+_active: list[_Count] = []
+
+
+@contextmanager
+def count() -> Iterator[_Count]:
+    """Count what runs inside; `.flops` is the total so far, `.by` splits it by operation and charge."""
+    counter = _Count()
+    with counter, _NoWayOut():
+        _active.append(counter)
+        try:
+            yield counter
+        finally:
+            _active.pop()
+
+
+@contextmanager
+def charge(n: int, why: str) -> Iterator[None]:
+    """Charge n operations for the block, and let it do anything; without a count, just run it."""
+    if _active:
+        _active[-1].by[why] += int(n)
+    with _disable_current_modes() if _active else nullcontext(), torch._C.DisableTorchFunction():
+        yield

@@ -1,0 +1,174 @@
+"""What a chapter's package tells the roof, and the model that both speak of.
+
+Problem: loading, proving, listing and training must work for every chapter's networks, and the roof may
+know none of them.  Idea: a chapter registers one `Family`: its tensors and shapes, its recipe, its
+strategies and how to find the truth.  A strategy is advice + check: `search` may use anything, `check`
+trusts nothing.
+
+Errors meant for people are `InputError`: one line that names the argument, its value and what would do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Advice = dict[str, Tensor]
+Parameters = dict[str, int]
+
+
+class InputError(ValueError):
+    """Bad input, told in one line: the argument, its value, what would do."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network as data: float32 tensors under their usual names, and where they came from."""
+
+    name: str
+    family: Family
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """n_ctx, d_vocab, ... as the family reads them off the tensors."""
+        return self.family.sizes(self.tensors)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the tensors alone (name, shape, float32 little-endian bytes, in order of names)."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name].contiguous()
+            digest.update(f"{name} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Model({self.name}, {self.family.name}, {', '.join(f'{k}={v}' for k, v in self.sizes.items())})"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A whole-numbered knob of a strategy: its default and the range it may take."""
+
+    default: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one tensor of advice must look like: shape, integer or real, and for integers the range."""
+
+    shape: tuple[int, ...]
+    low: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What a check hands back: exact counts, the inputs lost to rounding alone, and the case of any input."""
+
+    correct: int
+    total: int
+    case: Callable[[Sequence[int]], Any]
+    undecided: int = 0
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to prove, for models of given sizes.  `cost` predicts the operations of its check."""
+
+    id: str
+    label: str
+    family: str
+    cost: int
+    parameters: Mapping[str, Parameter]
+    complexity: str
+    search: Callable[[Model, Parameters], Advice]
+    check: Callable[[Model, Advice, Parameters], Proved]
+    advice: Callable[[Parameters], Mapping[str, Spec]]
+    unexplained_dimensions: Callable[[Parameters], int | None]
+
+    def full_id(self, parameters: Parameters) -> str:
+        """The id with every parameter that is not at its default."""
+        changed = [f"{k}={v}" for k, v in parameters.items() if v != self.parameters[k].default]
+        return self.id + (":" + ",".join(changed) if changed else "")
+
+    def __repr__(self) -> str:
+        return f"Strategy({self.id})"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A chapter's kind of network: `sizes` reads and checks tensors, the rest is told by its name."""
+
+    name: str
+    tensors: Sequence[str]
+    foreign: Sequence[str]                                   # known parts that must be absent or zero
+    ignored: Sequence[str]                                   # buffers that change nothing
+    sizes: Callable[[Mapping[str, Tensor]], dict[str, int]]
+    strategies: Callable[[Mapping[str, int]], list[Strategy]]
+    train: Callable[..., dict[str, Tensor]]
+    shapes: Callable[..., dict[str, tuple[int, ...]]]
+    collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
+
+
+def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None) -> tuple[Strategy, Parameters]:
+    """A strategy and all its parameters from `id[:key=value,...]`; `rank` is shorthand for a last `rank=...`.
+
+    Errors: InputError for an unknown id (with the nearest names), an unknown key, a value out of range.
+    """
+    name, _, rest = text.partition(":")
+    by_id = {s.id: s for s in strategies}
+    if name not in by_id:
+        near = get_close_matches(name, by_id, n=3, cutoff=0.3)
+        raise InputError(f"strategy {name!r} is not known; nearest: {', '.join(near) or 'see `strategies`'}")
+    strategy, pairs = by_id[name], [pair for pair in rest.split(",") if pair]
+    values = {key: p.default for key, p in strategy.parameters.items()}
+    for pair in pairs + ([f"rank={rank}"] if rank is not None else []):
+        key, _, value = pair.partition("=")
+        if key not in values:
+            keys = ", ".join(values) or "none"
+            raise InputError(f"parameter {key!r} is not one of {name}; it takes: {keys}")
+        low, high = strategy.parameters[key].low, strategy.parameters[key].high
+        if not value.lstrip("-").isdigit() or not low <= int(value) <= high:
+            raise InputError(f"{key}={value} is out of range for {name}; it takes whole numbers from {low} to {high}")
+        values[key] = int(value)
+    return strategy, values
+
+
+def check_advice(advice: Any, specs: Mapping[str, Spec]) -> Advice:
+    """The advice as int64 and float64 tensors, or one line that says which entry is wrong and what would do."""
+    if not isinstance(advice, Mapping) or set(advice) != set(specs):
+        names = sorted(advice) if isinstance(advice, Mapping) else type(advice).__name__
+        raise InputError(f"advice has {names}; this strategy takes {sorted(specs)}")
+    clean = {}
+    for name, spec in specs.items():
+        try:
+            tensor = torch.as_tensor(advice[name])
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array") from None
+        if tuple(tensor.shape) != spec.shape:
+            raise InputError(f"advice {name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)}")
+        real = spec.low is None
+        if tensor.is_complex() or (not real and tensor.is_floating_point()):
+            raise InputError(f"advice {name!r} has dtype {tensor.dtype}; expected {'real numbers' if real else 'integers'}")
+        if real and not tensor.isfinite().all():
+            raise InputError(f"advice {name!r} holds NaN or infinity; expected finite numbers")
+        if not real and tensor.numel() and not (spec.low <= int(tensor.min()) and int(tensor.max()) <= spec.high):
+            raise InputError(f"advice {name!r} runs from {int(tensor.min())} to {int(tensor.max())}; "
+                             f"expected {spec.low} to {spec.high}")
+        clean[name] = tensor.double() if real else tensor.long()
+    return clean

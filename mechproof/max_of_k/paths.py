@@ -1,0 +1,101 @@
+"""The five tables that a Max-of-K model is made of.
+
+Problem: a forward pass hides what each part does.  Idea: the model is attention-only, so it is a sum of
+paths; multiply the matrices along each and the network becomes five small tables (Gross et al. 2024,
+section 3 and appendix C):
+
+    logit_i = EU[q,i] + sum_p alpha_p (OV[t_p,i] + PV[p,i]),    alpha = softmax_p(A[q,t_p] + B[q,p])
+
+q is the query token t[K-1]; A and B are already divided by attn_scale.  The mean position embedding goes
+with the key token, so that B holds only what differs between positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..family import Model
+from ..rounding import Ball, inverse_sqrt
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Balls around each table, multiplied out only when asked for (a check pays for what it uses).
+
+    Shapes: EPq, EPk [v,d]; X, Y [v,d_head] with A = X Y^T; A [v,v] (query, key); B [v,K] (query, position);
+    EU [v,v] (query, logit); OV [v,v] (key, logit); PV [K,v] (position, logit).
+    Complexity: O(v d^2) for EPq, X, Y; O(v^2 d) for A, EU, OV; O(K v d) for B, PV.
+    """
+
+    model: Model
+
+    def weight(self, name: str) -> Ball:
+        """A tensor of the file; float32 numbers are exact in float64."""
+        return Ball(self.model[name])
+
+    @property
+    def n_ctx(self) -> int:
+        return self.model["W_pos"].shape[0]
+
+    @property
+    def d_vocab(self) -> int:
+        return self.model["W_E"].shape[0]
+
+    @cached_property
+    def EPq(self) -> Ball:
+        return self.weight("W_E") + self.weight("W_pos")[-1]
+
+    @cached_property
+    def Pbar(self) -> Ball:
+        return self.weight("W_pos").mean(0)
+
+    @cached_property
+    def EPk(self) -> Ball:
+        return self.weight("W_E") + self.Pbar
+
+    @cached_property
+    def scaled_W_Q(self) -> Ball:
+        return self.weight("W_Q") * inverse_sqrt(self.model["W_Q"].shape[1])
+
+    @cached_property
+    def X(self) -> Ball:
+        return self.EPq @ self.scaled_W_Q
+
+    @cached_property
+    def Y(self) -> Ball:
+        return self.EPk @ self.weight("W_K")
+
+    @cached_property
+    def A(self) -> Ball:
+        return self.X @ self.Y.T
+
+    @cached_property
+    def B(self) -> Ball:
+        return self.X @ ((self.weight("W_pos") - self.Pbar) @ self.weight("W_K")).T
+
+    @cached_property
+    def EU(self) -> Ball:
+        return self.EPq @ self.weight("W_U")
+
+    @cached_property
+    def OU(self) -> Ball:
+        """W_O W_U [d_head,v], shared by OV and PV."""
+        return self.weight("W_O") @ self.weight("W_U")
+
+    @cached_property
+    def OV(self) -> Ball:
+        return (self.weight("W_E") @ self.weight("W_V")) @ self.OU
+
+    @cached_property
+    def PV(self) -> Ball:
+        return (self.weight("W_pos") @ self.weight("W_V")) @ self.OU
+
+
+def lower_triangle(n: int) -> Float[Tensor, "n n"]:
+    """0 where the first index is at least the second, infinity above: added, it keeps q <= m."""
+    return torch.full((n, n), torch.inf, dtype=torch.float64).triu(1)

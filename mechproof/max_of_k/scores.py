@@ -1,0 +1,141 @@
+"""Ten ways to know the attention scores: what is multiplied out, and how the rest is bounded.
+
+Problem: the exact score table costs O(v^2 d).  Idea: peel a few directions off the factors, multiply those
+out exactly (a product of thin matrices), and bound the row differences of what is left.  A way is therefore a
+peel and a rung of `product_bounds`; any advice gives an identity, so wrong directions only loosen the rung.
+
+    two    X Y^T with X = EPq W_Q, Y = EPk W_K; r directions from both
+    four   EPq W_Q W_K^T EPk^T; r+1, r, r, r+1 directions from the four factors
+
+Source: Gross et al. 2024, section 4 and appendix G; the paper's ways are rank 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..family import Advice, Spec
+from ..product_bounds import Factors, RowBound, exact, per_dimension, recursive, recursive_means, spectral, with_mean
+from ..rounding import Ball, cat
+from .paths import Paths
+
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An approximate table and its error: |(A - Ahat)[q,k] - (A - Ahat)[q,k']| <= eps[q] for all k, k'."""
+
+    Ahat: Ball
+    eps: Ball
+
+
+def peel(factor: Ball, a: Ball, b: Ball) -> tuple[Ball, Ball]:
+    """(F a, F - (F a) b^T): the part along the advice a, b [., r] and what is left, for any a and b."""
+    along = factor @ a
+    return along, factor - along @ b.T
+
+
+def peel_two(paths: Paths, hints: dict[str, Ball]) -> tuple[Ball, Ball, Factors]:
+    """X Y^T = left right^T + X' Y'^T with left = (X a)(2 I - b^T a), right = Y b.  Complexity: O(v d r)."""
+    a, b = hints["a"], hints["b"]
+    Xa, X = peel(paths.X, a, b)
+    Yb, Y = peel(paths.Y, b, a)
+    double = Ball(2 * torch.eye(a.shape[1], dtype=torch.float64))
+    return Xa @ (double - b.T @ a), Yb, [X, Y.T]
+
+
+def peel_four(paths: Paths, hints: dict[str, Ball]) -> tuple[Ball, Ball, Factors]:
+    """The telescope: each factor's part times the parts not yet split; what is left is the product of four rests.
+
+    Complexity: O(r (v d + d^2)).
+    """
+    W_Q, W_K = paths.scaled_W_Q, paths.weight("W_K")
+    along_q, Eq = peel(paths.EPq, hints["a_EPq"], hints["b_EPq"])
+    along_Q, WQ = peel(W_Q, hints["a_W_Q"], hints["b_W_Q"])
+    along_K, WK = peel(W_K, hints["a_W_K"], hints["b_W_K"])
+    along_k, Ek = peel(paths.EPk, hints["a_EPk"], hints["b_EPk"])
+    terms = [(along_q, paths.EPk @ (W_K @ (W_Q.T @ hints["b_EPq"]))),
+             (Eq @ along_Q, paths.EPk @ (W_K @ hints["b_W_Q"])),
+             (Eq @ (WQ @ hints["b_W_K"]), paths.EPk @ along_K),
+             (Eq @ (WQ @ (WK.T @ hints["b_EPk"])), along_k)]
+    left, right = (cat([term[side] for term in terms], 1) for side in (0, 1))
+    return left, right, [Eq, WQ, WK.T, Ek.T]
+
+
+def two_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:
+    return {name: Spec((sizes["d_head"], rank)) for name in ("a", "b")}
+
+
+def four_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:
+    d, d_head = sizes["d_model"], sizes["d_head"]
+    shapes = {"EPq": (d, rank + 1 if rank else 0), "W_Q": (d_head, rank), "W_K": (d_head, rank), "EPk": (d, rank + 1 if rank else 0)}
+    return {f"{side}_{name}": Spec(shape) for name, shape in shapes.items() for side in ("a", "b")}
+
+
+def two_hints(paths: Paths, rank: int) -> Advice:
+    """Singular vectors of X Y^T: X a = U_r and Y b = V_r S_r, so that b^T a = I."""
+    U, S, Vh = torch.linalg.svd(paths.A.mid)
+    scale = S[:rank].clamp_min(1e-12 * float(S[0]) + 1e-30)
+    return {"a": paths.Y.mid.T @ Vh[:rank].T / scale, "b": paths.X.mid.T @ U[:, :rank]}
+
+
+def four_hints(paths: Paths, rank: int) -> Advice:
+    """For each factor in turn the directions that carry most of the product of all factors still unpeeled."""
+    n = rank + 1 if rank else 0
+    rests = [paths.EPq.mid, paths.scaled_W_Q.mid, paths.weight("W_K").mid, paths.EPk.mid]
+    hints: Advice = {}
+    U, S, Vh = torch.linalg.svd(paths.A.mid)
+    for name, factor, vectors in (("EPq", rests[0], U[:, :n]), ("EPk", rests[3], Vh[:n].T)):
+        hints[f"b_{name}"], _ = torch.linalg.qr(factor.T @ vectors)
+        hints[f"a_{name}"] = hints[f"b_{name}"]
+    for name, factor in (("W_Q", rests[1]), ("W_K", rests[2])):
+        V = torch.linalg.svd(factor)[2][:rank].T
+        hints[f"a_{name}"], hints[f"b_{name}"] = V, V
+    return hints
+
+
+@dataclass(frozen=True)
+class Way:
+    """A peel (None: the exact table), the rung for the rest, and what the paper counts as unexplained."""
+
+    label: str
+    specs: Callable[[Sizes, int], dict[str, Spec]] | None
+    hints: Callable[[Paths, int], Advice] | None
+    peeled: Callable[[Paths, dict[str, Ball]], tuple[Ball, Ball, Factors]] | None
+    rung: RowBound | None
+    complexity: str
+    unexplained: Callable[[int, int], int]
+
+    def scores(self, paths: Paths, advice: Advice, rank: int) -> Scores:
+        """Ahat [v,v] and eps [v] from weights and advice."""
+        if self.peeled is None:
+            return Scores(paths.A, Ball(paths.A.mid.new_zeros(paths.d_vocab)))
+        hints = {name: Ball(advice[name]) for name in self.specs(paths.model.sizes, rank)}
+        left, right, rest = self.peeled(paths, hints)
+        return Scores(left @ right.T, self.rung(rest))
+
+
+def _two(label: str, rung: RowBound, complexity: str, unexplained: Callable[[int, int], int]) -> Way:
+    return Way(label, two_specs, two_hints, peel_two, rung, complexity, unexplained)
+
+
+def _four(label: str, rung: RowBound, complexity: str, means: bool = False) -> Way:
+    return Way(label, four_specs, four_hints, peel_four, rung, complexity, lambda v, d: (3 if means else 2) * v + 2 * d)
+
+
+WAYS = {
+    "exact_EQKE+max_diff_exact": Way("exact QK", None, None, None, None, "v^2 d", lambda v, d: v * v),
+    "max_diff_exact": _two("rank-r QK, exact rest", exact, "v^2 d", lambda v, d: 4 * v),
+    "svd": _two("rank-r QK, rest by singular value", spectral, "v^2 r + v d^2 + d^3", lambda v, d: 2 * v),
+    "max_diff": _two("rank-r QK, rest per dimension", per_dimension, "v^2 r + v d^2", lambda v, d: 2 * v + 2 * d),
+    "mean+max_diff": _two("rank-r QK, mean, rest per dimension", with_mean(per_dimension), "v^2 r + v d^2", lambda v, d: 3 * v + 2 * d),
+    "max_diff_subproduct": _four("four factors, best break", per_dimension, "v^2 r + v d^2"),
+    "mean+max_diff_subproduct": _four("four factors, mean, best break", with_mean(per_dimension), "v^2 r + v d^2", True),
+    "max_diff_subproduct_recursive": _four("quadratic QK", recursive, "v^2 r + v d + d^2"),
+    "mean+max_diff_subproduct_recursive": _four("quadratic QK, mean", with_mean(recursive), "v^2 r + v d + d^2", True),
+    "mean_recursive+max_diff_subproduct_recursive": _four("quadratic QK, means", recursive_means, "v^2 r + v d + d^2", True),
+}

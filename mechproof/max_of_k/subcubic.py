@@ -1,0 +1,247 @@
+"""The hundred subcubic proofs as one skeleton: direct path x attention handling x attention error.
+
+Group (q, m, n): query q, maximum m, n tokens below m (the query among them if q < m), all of them at most
+m - g.  With total attention a on the copies of m,
+
+    wrong_i - right <= L_m[i] + a R_m[i] + (1 - a) W[m,n] + u[q,m]                                    (*)
+
+L the direct path and positions, R the OV vote of m, W the worst OV vote of a token <= m - g.  The proof
+bounds a from both sides, accepts the group iff (*) is negative for every wrong i and every such a, and counts
+C(K-1,n') c^n' sequences, c = m - g + 1 and n' = n - [q < m].  A group with n >= 1 exists only if c >= 1 and
+the query is covered (q = m or q <= m - g); without that condition the proof would be unsound.
+
+Gaps g, directions and reference attentions are advice; g = 0 says that a group is not claimed.
+Source: Gross et al. 2024, section 4.3 and appendix F; what differs is listed in the book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import cost
+from ..bound import Case
+from ..family import Advice, Model, Parameters, Proved, Spec
+from ..rounding import Ball, cat, maximum
+from . import direct, scores
+from .counting import count_sequences
+from .paths import Paths
+from .truth import check_tokens
+
+
+@dataclass(frozen=True)
+class Line:
+    """An upper bound on max_i L_m[i] + a R_m[i], convex in a: at + the larger of (a - ref) up and (a - ref) down."""
+
+    at: Ball
+    ref: Ball
+    up: Ball
+    down: Ball
+
+    def __call__(self, a: Ball, index: tuple | slice) -> Ball:
+        step = a - self.ref[index]
+        return self.at[index] + maximum(step * self.up[index], step * self.down[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """What the tokens vote, wrong minus right, for every maximum m.
+
+    L, R [m,i] (diagonal meaningless), W [k,m] the running maximum over keys of r_m[k], u [q,m].
+    """
+
+    L: Ball
+    R: Ball
+    W: Ball
+    u: Ball
+
+    @classmethod
+    def of(cls, paths: Paths, way: direct.Direct, advice: Advice) -> Votes:
+        """Complexity: O(v^2 K), after OV and the direct path."""
+        base, u = way.split(paths, advice)
+        PV = paths.PV
+        positions = (PV[:, None, :] - PV[:, :, None]).amax(0)                       # [m, i]
+        OV = paths.OV
+        R = OV - OV.pick(torch.diagonal)[:, None]
+        W = direct.wrong_over_right(OV).pick(lambda x: x.cummax(0).values)
+        v = paths.d_vocab
+        return cls(base - base[:, None] + positions, R, W, u.pick(lambda x: x.expand(v, v)))
+
+
+def _over_wrong(x: Ball, largest: bool = True) -> Ball:
+    """Maximum (minimum) over i != m of [m, i]."""
+    fill = -torch.inf if largest else torch.inf
+    return x.pick(lambda t: getattr(t.masked_fill(torch.eye(len(t), dtype=torch.bool), fill), "amax" if largest else "amin")(1))
+
+
+def drop_average(votes: Votes, reference: Tensor) -> Line:
+    """max_i L + a max_i R: forgets that the same wrong token must be worst in both.  Complexity: O(v^2)."""
+    at, slope = _over_wrong(votes.L), _over_wrong(votes.R)
+    n = reference.shape[1]
+    wide = lambda x: x.pick(lambda t: t[:, None].expand(-1, n))
+    return Line(wide(at), Ball(torch.zeros_like(reference)), wide(slope), wide(slope))
+
+
+def mean_query(votes: Votes, reference: Tensor) -> Line:
+    """Exact at a reference attention, and from there the steepest slope upwards, the flattest downwards.
+
+    Complexity: O(v^2 K).
+    """
+    ref = Ball(reference)
+    tilted = [votes.L + votes.R * ref[:, j][:, None] for j in range(reference.shape[1])]
+    at = [_over_wrong(x).pick(lambda t: t[:, None]) for x in tilted]
+    up, down = (_over_wrong(votes.R, largest).pick(lambda t: t[:, None].expand(-1, len(at))) for largest in (True, False))
+    return Line(cat(at, 1), ref, up, down)
+
+
+HANDLINGS = {"drop_average_query_per_output_logit_reasoning": ("maxima apart", drop_average),
+             "mean_query+diff": ("reference attention", mean_query)}
+
+
+def position_odds(B: Ball) -> tuple[Ball, Ball]:
+    """Log odds against the maximum from positions alone, lowest and highest: [q, n-1, (q = m, q < m)].
+
+    The query's slot is fixed (to m if q = m, else not), the other copies of m take the lowest (highest) of the
+    sorted slots; then total attention to m is logistic(score difference - odds).  Complexity: O(v K^2).
+    """
+    n_slots = B.shape[1] - 1
+    slots = (B[:, :-1] - B[:, -1:]).pick(lambda x: x.sort(-1).values)
+    query = Ball(slots.mid.new_zeros(len(slots.mid), 1))
+    both = lambda x: cat([query, x], 1)
+    lse = lambda x: x.logsumexp(1)[:, None]
+    worst, best = [], []
+    for n in range(1, n_slots + 1):
+        j, rest = n_slots - n, n - 1
+        worst += [lse(slots[:, j:]) - lse(both(slots[:, :j])), lse(both(slots[:, j + 1 :])) - lse(slots[:, : j + 1])]
+        best += [lse(slots[:, :n]) - lse(both(slots[:, n:])), lse(both(slots[:, :rest])) - lse(slots[:, rest:])]
+    shaped = lambda parts: cat(parts, 1).pick(lambda x: x.unflatten(1, (n_slots, 2)))
+    return shaped(worst), shaped(best)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Score differences and position odds, from which follows the attention to the maximum."""
+
+    own: Ball         # Ahat [q, k]
+    highest: Ball     # running maximum of Ahat over keys, plus eps
+    lowest: Ball      # running minimum, minus eps
+    odds_hi: Ball     # [q, n-1, kind]
+    odds_lo: Ball
+
+    @classmethod
+    def of(cls, paths: Paths, known: scores.Scores) -> Attention:
+        eps = known.eps[:, None]
+        highest = known.Ahat.pick(lambda x: x.cummax(1).values) + eps
+        lowest = known.Ahat.pick(lambda x: x.cummin(1).values) - eps
+        return cls(known.Ahat, highest, lowest, *position_odds(paths.B))
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """One of the hundred: three names, three pieces."""
+
+    direct: str
+    handling: str
+    error: str
+
+    def pieces(self, paths: Paths, advice: Advice, rank: int) -> tuple[Votes, Attention]:
+        known = scores.WAYS[self.error].scores(paths, advice, rank)
+        return Votes.of(paths, direct.WAYS[self.direct], advice), Attention.of(paths, known)
+
+    def line(self, votes: Votes, reference: Tensor) -> Line:
+        return HANDLINGS[self.handling][1](votes, reference)
+
+    def specs(self, model: Model, parameters: Parameters) -> dict[str, Spec]:
+        """Shapes and ranges of the advice this composition reads."""
+        sizes, way = model.sizes, scores.WAYS[self.error]
+        v, n_ctx = sizes["d_vocab"], sizes["n_ctx"]
+        specs = {"gaps": Spec((v, v, n_ctx), 0, v), "reference_attention": Spec((v, n_ctx - 1))}
+        return specs | direct.WAYS[self.direct].specs(sizes) | (way.specs(sizes, parameters["rank"]) if way.specs else {})
+
+    def check(self, model: Model, advice: Advice, parameters: Parameters) -> Proved:
+        """The proof: see the module docstring.  Complexity: O(v^2 K^2) after the pieces."""
+        paths = Paths(model)
+        votes, attention = self.pieces(paths, advice, parameters["rank"])
+        line = self.line(votes, advice["reference_attention"])
+        claims = Claims.of(advice["gaps"])
+        alone = (_over_wrong(votes.L + votes.R) + votes.u.pick(torch.diagonal))
+        return claims.tally(model, alone, claims.worst(votes, attention, line))
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """The claimed groups that exist, n >= 1, as columns; the smallest gap of each (m, n); which n = 0 are claimed."""
+
+    gaps: Tensor        # [q, m, n], the advice
+    rows: Tensor        # [group, (q, m, n, g)]
+    nearest: Tensor     # [m, n]: W must hold up to this close to the maximum, for every group that uses it
+
+    @classmethod
+    def of(cls, gaps: Tensor) -> Claims:
+        """A group exists iff q <= m, c >= 1, and the query is the maximum or covered.  Complexity: O(v^2 K)."""
+        v, _, n_ctx = gaps.shape
+        q, m, n = torch.arange(v)[:, None, None], torch.arange(v)[:, None], torch.arange(n_ctx)
+        exists = (gaps >= 1) & (n >= 1) & (gaps <= m) & ((q == m) | (q <= m - gaps))
+        q, m, n = exists.nonzero().unbind(1)
+        return cls(gaps, torch.stack([q, m, n, gaps[q, m, n]], 1), torch.where(exists, gaps, v).amin(0))
+
+    def worst(self, votes: Votes, attention: Attention, line: Line) -> Ball:
+        """(*) at both ends of the attention interval, the larger; convex in a, so that no a between is worse."""
+        q, m, n, g = self.rows.unbind(1)
+        wrong = votes.W[m - self.nearest[m, n], m]
+        kind, one = (q < m).long(), Ball(torch.ones((), dtype=torch.float64))
+        own, at = attention.own[q, m], (m, n - 1)
+        a_lo = (own - attention.highest[q, m - g] - attention.odds_hi[q, n - 1, kind]).logistic()
+        a_hi = (own - attention.lowest[q, m - g] - attention.odds_lo[q, n - 1, kind]).logistic()
+        ends = [line(a, at) + (one - a) * wrong for a in (a_lo, a_hi)]
+        return maximum(*ends) + votes.u[q, m]
+
+    def tally(self, model: Model, alone: Ball, worst: Ball) -> Proved:
+        """Counts what is certain; `undecided` is what real arithmetic might still have accepted."""
+        v, n_ctx = self.gaps.shape[0], self.gaps.shape[2]
+        q, m, n, g = self.rows.unbind(1)
+        claimed_alone = torch.diagonal(self.gaps[:, :, 0]) >= 1
+
+        def correct(groups: Tensor, single: Tensor) -> int:
+            cell = ((n - (q < m).long()) * (v + 1) + m - g + 1)[groups]
+            single = (claimed_alone & single).sum()
+            counts = torch.bincount(cell, minlength=n_ctx * (v + 1)).reshape(n_ctx, v + 1)
+            with cost.charge(1, "one more sum"):
+                return count_sequences(counts, n_ctx) + int(single)
+
+        proved = correct(worst.negative(), alone.negative())
+        with cost.charge(0, "what rounding cost: no part of the proof"):
+            undecided = correct(worst.mid < worst.rad, alone.mid < alone.rad) - proved
+        return Proved(proved, v**n_ctx, Explained(model, self, alone, worst), undecided)
+
+
+class Explained:
+    """Which group an input belongs to and what became of it."""
+
+    def __init__(self, model: Model, claims: Claims, alone: Ball, worst: Ball):
+        self.model, self.claims = model, claims
+        self.alone, self.worst = alone.mid + alone.rad, worst.mid + worst.rad
+        self.row = None
+
+    def __call__(self, tokens: Sequence[int]) -> Case:
+        tokens = check_tokens(self.model, tokens)
+        q, m, n = tokens[-1], max(tokens), sum(t < max(tokens) for t in tokens)
+        group = f"query {q}, maximum {m}, {n} smaller token{'s' * (n != 1)}"
+        gap = int(self.claims.gaps[q, m, n])
+        if gap < 1:
+            return Case(False, None, f"group ({group}) is not claimed: no gap makes it provable")
+        if n == 0:
+            return self._verdict(group, float(self.alone[m]))
+        second = max(t for t in tokens if t < m)
+        if second > m - gap:
+            return Case(False, None, f"group ({group}) needs a gap of {gap} below the maximum; {second} is closer")
+        if self.row is None:
+            self.row = {tuple(key): i for i, key in enumerate(self.claims.rows[:, :3].tolist())}
+        return self._verdict(f"{group}, all at most {m - gap}", float(self.worst[self.row[q, m, n]]))
+
+    @staticmethod
+    def _verdict(group: str, upper: float) -> Case:
+        return Case(upper < 0, -upper, f"group ({group})" + ("" if upper < 0 else " was claimed but the check does not accept it"))

@@ -1,0 +1,88 @@
+"""What the network really answers, for one sequence at a time, beyond any doubt of rounding.
+
+Problem: float64 cannot tell a tie from a margin of 1e-12.  Idea: evaluate the same tables in Arb balls
+(python-flint) of growing precision until the sign of every margin is certain.  "Right" means that the
+correct logit is strictly larger in real arithmetic on the float32 weights read exactly; what 2048 bits
+leave undecided is a tie for every purpose here, and a tie is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from flint import arb, arb_mat, ctx
+from torch import Tensor
+
+from ..family import InputError, Model
+
+PRECISIONS = (128, 512, 2048)
+
+
+def check_tokens(model: Model, tokens: Sequence[int]) -> list[int]:
+    """The tokens as a list of ints, or one line that says what is wrong with them."""
+    n_ctx, d_vocab = model["W_pos"].shape[0], model["W_E"].shape[0]
+    tokens = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
+    if len(tokens) != n_ctx or not all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens):
+        raise InputError(f"tokens {tokens} are no input of this model; expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
+    return tokens
+
+
+def _arb_mat(tensor: Tensor) -> arb_mat:
+    return arb_mat([[arb(x) for x in row] for row in tensor.double().tolist()])
+
+
+class Truth:
+    """Decides single sequences of one model.  Tables are made once a precision: O(v^2 d) ball operations."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._tables = lru_cache(maxsize=1)(self._tables)
+
+    def _tables(self, precision: int) -> tuple[arb_mat, ...]:
+        """A [v,v], B [v,K] divided by attn_scale; EU [v,v], OV [v,v], PV [K,v]."""
+        with ctx.workprec(precision):
+            w = {name: _arb_mat(self.model[name]) for name in self.model.family.tensors}
+            n, d, v = w["W_pos"].nrows(), w["W_E"].ncols(), w["W_E"].nrows()
+            mean = [sum((w["W_pos"][p, j] for p in range(n)), arb(0)) / n for j in range(d)]
+            EPq = arb_mat([[w["W_E"][q, j] + w["W_pos"][n - 1, j] for j in range(d)] for q in range(v)])
+            EPk = arb_mat([[w["W_E"][k, j] + mean[j] for j in range(d)] for k in range(v)])
+            shifted = arb_mat([[w["W_pos"][p, j] - mean[j] for j in range(d)] for p in range(n)])
+            QK = w["W_Q"] * w["W_K"].transpose() * (1 / arb(w["W_Q"].ncols()).sqrt())
+            VOU = w["W_V"] * (w["W_O"] * w["W_U"])
+            return (EPq * QK * EPk.transpose(), EPq * QK * shifted.transpose(), EPq * w["W_U"],
+                    w["W_E"] * VOU, w["W_pos"] * VOU)
+
+    def margins(self, tokens: Sequence[int], precision: int) -> list[arb]:
+        """Right logit minus each wrong one, as balls.  Complexity: O(K v) after the tables."""
+        A, B, EU, OV, PV = self._tables(precision)
+        with ctx.workprec(precision):
+            q, m = tokens[-1], max(tokens)
+            scores = [A[q, t] + B[q, p] for p, t in enumerate(tokens)]
+            top = max(scores, key=lambda s: float(s.mid()))
+            weights = [(s - top).exp() for s in scores]
+            total = sum(weights, arb(0))
+
+            def logit(i: int) -> arb:
+                return EU[q, i] + sum((w * (OV[t, i] + PV[p, i]) for p, (w, t) in enumerate(zip(weights, tokens))), arb(0)) / total
+
+            right = logit(m)
+            return [right - logit(i) for i in range(EU.ncols()) if i != m]
+
+    def right(self, tokens: Sequence[int]) -> bool:
+        """True iff the correct logit is strictly the largest."""
+        m = max(tokens)
+        columns = self.model["W_U"]
+        if (columns == columns[:, m : m + 1]).all(0).sum() > 1:          # two equal columns: always a tie
+            return False
+        for precision in PRECISIONS:
+            margins = self.margins(tokens, precision)
+            if all(x > 0 for x in margins):
+                return True
+            if any(x <= 0 for x in margins):
+                return False
+        return False
+
+    def margin_lo(self, tokens: Sequence[int]) -> float:
+        """A float at most the true margin (right logit minus the best wrong one)."""
+        return min(float(x.lower()) for x in self.margins(tokens, PRECISIONS[0]))

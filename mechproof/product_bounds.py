@@ -1,0 +1,111 @@
+"""What can be proved about a product of matrices without multiplying it out.
+
+Problem: attention sees only differences within a row of the scores, and after the understood part is
+peeled off, those scores are a product of several noisy factors M1 M2 ... Mn, [q,.] ... [.,k].  Idea: a ladder
+of bounds on the row differences, eps[q] >= max_k P[q,k] - min_k P[q,k], from multiplying everything out to
+multiplying nothing.  Each takes the factors as balls and returns a ball [q]; each is sound for any factors.
+
+    exact            all products                                        q k a
+    per_dimension    |left| times the ranges of right, best break point  q a b, no product over q and k
+    recursive        |M1| (|M2| ... range(Mn)): matrix-vector only       q a + a b + b k
+    spectral         sqrt2 sigma_1 of the product, by traces of powers   (q + k) a^2 + a^3
+
+`with_mean(bound)` first takes the mean row out of M1 and multiplies that one row out.
+
+>>> ones = Ball(torch.ones(2, 3)), Ball(torch.arange(12.0).reshape(3, 4))
+>>> exact(ones).mid.tolist(), recursive(ones).mid.tolist()
+([9.0, 9.0], [9.0, 9.0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from operator import matmul
+
+import torch
+
+from .rounding import Ball, _up, inverse_sqrt, minimum
+
+Factors = Sequence[Ball]
+RowBound = Callable[[Factors], Ball]
+
+SQUARINGS = 5
+
+
+def row_range(x: Ball) -> Ball:
+    """Largest minus smallest entry of each row."""
+    return x.amax(-1) - x.amin(-1)
+
+
+def exact(factors: Factors) -> Ball:
+    """The row ranges of the product itself.  Complexity: one matmul a factor, O(q a k)."""
+    return row_range(list(accumulate(factors, matmul))[-1])
+
+
+def per_dimension(factors: Factors) -> Ball:
+    """min over break points of |M1..Mj| range(Mj+1..Mn): each inner dimension at its worst.
+
+    Complexity: every partial product, O(q a b) each.  Source: Gross et al. 2024, appendix G ("max row diff").
+    """
+    lefts = list(accumulate(factors[:-1], matmul))
+    rights = list(accumulate(reversed(factors[1:]), lambda right, left: left @ right))[::-1]
+    bounds = [left.abs() @ row_range(right) for left, right in zip(lefts, rights)]
+    return list(accumulate(bounds, minimum))[-1]
+
+
+def recursive(factors: Factors) -> Ball:
+    """|M1| |M2| ... range(Mn), from right to left.  Complexity: O(sum of the factors' sizes)."""
+    bound = row_range(factors[-1])
+    for factor in reversed(factors[:-1]):
+        bound = factor.abs() @ bound
+    return bound
+
+
+def with_mean(bound: RowBound) -> RowBound:
+    """Multiply the mean row of M1 out, and bound what remains of M1 times the rest.
+
+    Complexity: that of `bound`, and one vector through all factors.
+    """
+    def bounded(factors: Factors) -> Ball:
+        first, *rest = factors
+        mean = first.mean(0)
+        through = list(accumulate([mean, *rest], matmul))[-1]
+        return bound([first - mean, *rest]) + row_range(through)
+    return bounded
+
+
+def recursive_means(factors: Factors) -> Ball:
+    """`recursive` with the mean row taken out at every level.  Complexity: as `recursive`, times the factors."""
+    first, *rest = factors
+    if not rest:
+        return row_range(first)
+    mean = first.mean(0)
+    through = list(accumulate([mean, *rest], matmul))[-1]
+    return (first - mean).abs() @ recursive_means(rest) + row_range(through)
+
+
+def sigma_hi(left: Ball, right: Ball) -> Ball:
+    """At least the largest singular value of left @ right, [].
+
+    Theorem (book, "spectral rung"): with G = (left^T left)(right right^T), whose eigenvalues are the squared
+    singular values, sigma_1 <= tr(G^(2^j))^(1/2^(j+1)).  G is rescaled before each squaring; a numerical
+    singular value would prove nothing.  Complexity: O((q + k) a^2 + j a^3).
+    """
+    G = (left.T @ left) @ (right @ right.T)
+    scales = []
+    for _ in range(SQUARINGS):
+        scales.append(1 / (G.mid.diagonal().sum().abs() + 2.0**-900))    # any positive number will do
+        G = G * Ball(scales[-1])
+        G = G @ G
+    power = G.pick(torch.diagonal).sum(0).upper().mid.abs()
+    for scale in reversed(scales):
+        power = _up(power.sqrt()) / scale * (1 + 2.0**-50)
+    return Ball(_up(power.sqrt()))
+
+
+def spectral(factors: Factors) -> Ball:
+    """sqrt2 sigma_1, since two unit vectors differ by at most sqrt2; the same number for every row."""
+    left, right = factors
+    bound = sigma_hi(left, right) * (inverse_sqrt(2) * 2.0)
+    return bound.pick(lambda x: x.expand(left.shape[0]))

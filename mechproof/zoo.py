@@ -1,0 +1,147 @@
+"""The models that ship with the library, and the files that readers bring.
+
+Problem: hundreds of small models must travel in a wheel, load in milliseconds and carry where they came
+from.  Idea: one safetensors file a shard of a collection, every tensor stacked over seeds, recipe, hashes
+and accuracies in the header; a reader's own file is one model, whose family follows from its tensors.
+
+>>> load("max-of-4/0")
+Model(max-of-4/0, max_of_k, n_ctx=4, d_vocab=64, d_model=32, d_head=32)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .family import Family, InputError, Model
+
+DATA = Path(__file__).parent / "data"
+FAMILIES = ("max_of_k",)
+SHARD_BYTES = 7 * 2**20
+
+
+@lru_cache
+def families() -> dict[str, Family]:
+    """Every registered family by name."""
+    return {name: import_module(f".{name}.family", __package__).FAMILY for name in FAMILIES}
+
+
+def family_of_collection(collection: str) -> Family:
+    """The family that trains a collection.  Errors: InputError with the nearest names."""
+    known = {name: family for family in families().values() for name in family.collections}
+    if collection not in known:
+        near = get_close_matches(collection, known, n=3, cutoff=0.3) or sorted(known)
+        raise InputError(f"collection {collection!r} is not known; nearest: {', '.join(near)}")
+    return known[collection]
+
+
+@lru_cache
+def _shards() -> dict[str, list[tuple[Path, dict]]]:
+    shards: dict[str, list[tuple[Path, dict]]] = {}
+    for path in sorted(DATA.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["mechproof"])
+        shards.setdefault(header["collection"], []).append((path, header))
+    return shards
+
+
+def models() -> list[dict]:
+    """One entry a shipped model: name, collection, seed, family, sizes, sha256, accuracy."""
+    return [{"name": f"{collection}/{entry['seed']}", "collection": collection, "family": header["family"],
+             "sizes": header["sizes"], **entry}
+            for collection, shards in _shards().items() for _, header in shards for entry in header["models"]]
+
+
+def load(name: str | os.PathLike) -> Model:
+    """A shipped model (`collection/seed`) or the path of a .safetensors file.
+
+    Errors: InputError, in one line, for an unknown name (with the nearest), a file that is not safetensors,
+    missing tensors, wrong shapes, NaN or infinite weights, and parts that this network does not have.
+    """
+    text = os.fspath(name)
+    if text.endswith(".safetensors") or Path(text).is_file():
+        return _load_file(Path(text))
+    collection, _, seed = text.partition("/")
+    for path, header in _shards().get(collection, []):
+        for i, entry in enumerate(header["models"]):
+            if str(entry["seed"]) == seed:
+                with safe_open(path, "pt") as file:
+                    tensors = {key: file.get_slice(key)[i] for key in file.keys()}
+                recipe = {key: value for key, value in header.items() if key != "models"}
+                return Model(text, families()[header["family"]], tensors, {**recipe, **entry})
+    names = [entry["name"] for entry in models()]
+    near = get_close_matches(text, names, n=3, cutoff=0.3)
+    raise InputError(f"model {text!r} is neither shipped nor a .safetensors file; nearest: {', '.join(near) or names[0]}")
+
+
+def _load_file(path: Path) -> Model:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except FileNotFoundError:
+        raise InputError(f"model file {str(path)!r} does not exist; give a path or a name that `models` lists") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"model file {str(path)!r} is not safetensors ({str(error).splitlines()[0]}); save it with safetensors") from None
+    return model_from_tensors(str(path), tensors, metadata)
+
+
+def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mapping | None = None) -> Model:
+    """A Model of the family whose tensors these are, checked.  Errors: as `load`."""
+    names = {family.name: set(family.tensors) for family in families().values()}
+    family = next((f for f in families().values() if names[f.name] <= set(tensors)), None)
+    if family is None:
+        best = min(families().values(), key=lambda f: len(names[f.name] - set(tensors)))
+        missing = sorted(names[best.name] - set(tensors))
+        raise InputError(f"model {name!r} lacks {', '.join(missing)}; {best.name} takes {', '.join(best.tensors)}")
+    for key, tensor in tensors.items():
+        if key in family.ignored:
+            continue
+        if key not in family.tensors and bool((tensor != 0).any()):
+            known = "a part that this network does not have" if key in family.foreign else "not a tensor of this network"
+            raise InputError(f"tensor {key} is {known}; remove it, or set it to zero if it does nothing")
+    own = {key: tensors[key] for key in family.tensors}
+    for key, tensor in own.items():
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")
+        if not tensor.isfinite().all():
+            raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
+    own = {key: tensor.float().contiguous() for key, tensor in own.items()}
+    family.sizes(own)
+    return Model(name, family, own, metadata or {})
+
+
+def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all.  Errors: InputError where the folder cannot be written."""
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(dict(tensors), part, dict(metadata))
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"output {str(path)!r} cannot be written ({str(error).splitlines()[0]}); choose another path") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_collection(collection: str, header: Mapping, members: Sequence[tuple[dict, Mapping[str, Tensor]]], folder: Path = DATA) -> None:
+    """Write a collection's models, stacked, in as many shards as keep a file below 8 MiB.
+
+    `members` are (entry of the header, tensors); `header` says family, sizes and recipe.
+    """
+    one = sum(t.numel() * 4 for t in members[0][1].values())
+    step = max(1, SHARD_BYTES // one)
+    for shard, start in enumerate(range(0, len(members), step)):
+        part = members[start : start + step]
+        stacked = {key: torch.stack([tensors[key] for _, tensors in part]) for key in part[0][1]}
+        text = json.dumps({"collection": collection, **header, "models": [entry for entry, _ in part]})
+        save_atomically(folder / f"{collection}.{shard}.safetensors", stacked, {"mechproof": text})
