@@ -19,7 +19,6 @@ from mechproof import zoo
 from mechproof.family import Model
 from mechproof.max_of_k.brute_force import count_right
 from mechproof.max_of_k.model import last_logits
-from mechproof.max_of_k.train import RECIPE
 
 SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
          "max-of-4-v128": 5, "max-of-4-v256": 5}
@@ -62,7 +61,7 @@ def main(collections: list[str]) -> None:
     for collection in collections or SEEDS:
         family = zoo.family_of_collection(collection)
         members = [member(collection, seed) for seed in tqdm(range(SEEDS[collection]), desc=collection)]
-        header = {"family": family.name, "sizes": family.sizes(members[0][1]), "recipe": RECIPE}
+        header = {"family": family.name, "sizes": family.sizes(members[0][1]), "recipe": family.recipe}
         zoo.save_collection(collection, header, members)
 
 

@@ -27,7 +27,7 @@ class InputError(ValueError):
     """Bad input, told in one line: the argument, its value, what would do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A trained network as data: float32 tensors under their usual names, and where they came from."""
 
@@ -122,6 +122,7 @@ class Family:
     strategies: Callable[[Mapping[str, int]], list[Strategy]]
     train: Callable[..., dict[str, Tensor]]
     shapes: Callable[..., dict[str, tuple[int, ...]]]
+    recipe: Mapping[str, Any]
     collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
 
 

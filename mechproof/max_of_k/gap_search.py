@@ -11,6 +11,7 @@ Nothing here is trusted: it works on midpoints and writes advice.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import comb
 
 import torch
@@ -21,79 +22,88 @@ from . import direct, scores
 from .paths import Paths
 from .subcubic import Attention, Line, Skeleton, Votes
 
-QUANTILES = (0.1, 0.5, 0.9)     # of u over queries: each gives a candidate for the reference attention
-SAFETY = 1e-9                   # keep clear of what rounding would refuse
+CHUNK = 2**17          # numbers in a block of maxima
+SAFETY = 1e-9          # keep clear of what rounding would refuse
 
 
 def find(skeleton: Skeleton, model: Model, parameters: Parameters) -> Advice:
     """Directions, gaps and reference attentions for `skeleton`.  Complexity: O(v^3 K log v) after the pieces."""
-    paths, rank = Paths(model), parameters["rank"]
-    way = scores.WAYS[skeleton.error]
-    advice = dict(direct.WAYS[skeleton.direct].hints(paths))
-    if way.hints:
-        advice |= way.hints(paths, rank)
-    votes, attention = skeleton.pieces(paths, advice, rank)
-    v, n_ctx = paths.d_vocab, paths.n_ctx
-    gaps = torch.zeros(v, v, n_ctx, dtype=torch.long)
-    reference = torch.zeros(v, n_ctx - 1, dtype=torch.float64)
-    L, R, W, u = (getattr(votes, name).mid for name in "LRWu")
-    eye = torch.eye(v, dtype=torch.bool)
-    gaps[:, :, 0] = torch.diag(((L + R).masked_fill(eye, -torch.inf).amax(1) + u.diagonal() < -SAFETY).long())
-    best = torch.zeros(v, n_ctx - 1, dtype=torch.float64)
-    for quantile in QUANTILES if skeleton.handling == "mean_query+diff" else (0.5,):
-        references = tangent_points(L, R, W, u, quantile)
-        line = skeleton.line(votes, references)
-        for m in range(1, v):
-            total, tops = covered(m, line, votes, attention, n_ctx)
-            value, at = total.max(1)                                    # [n], over the smallest gap G = 1 + at
-            better = value > best[m]
-            best[m] = torch.where(better, value, best[m])
-            reference[m] = torch.where(better, references[m, at], reference[m])
-            top = tops.gather(2, at[None, :, None].expand(m + 1, -1, 1))[..., 0]
-            found = torch.where(top >= 0, m - top, 0)
-            gaps[: m + 1, m, 1:] = torch.where(better, found, gaps[: m + 1, m, 1:])
-    return advice | {"gaps": gaps, "reference_attention": reference}
+    rank = parameters.get("rank", 0)
+    hints, attention = known_attention(model, skeleton.error, rank)
+    directions, votes = known_votes(model, skeleton.direct)
+    v, n_odds = len(votes.L.mid), attention.odds.shape[1]
+    gaps = torch.zeros(v, v, n_odds + 1, dtype=torch.long)
+    gaps[:, :, 0] = torch.eye(v, dtype=torch.long)
+    reference = torch.zeros(v, n_odds, dtype=torch.float64)
+    references = tangent_points(votes)
+    line = skeleton.line(votes, references)
+    for maxima in torch.arange(1, v).split(max(1, CHUNK // (v * v * n_odds))):
+        total, tops = covered(maxima, line, votes, attention)
+        at = total.argmax(-1)                                           # [m, n], the best smallest gap G = 1 + at
+        reference[maxima] = references[maxima].gather(1, at)
+        top = tops.gather(3, at[None, :, :, None].expand(len(tops), -1, -1, 1))[..., 0]
+        gaps[: len(tops), maxima, 1:] = torch.where(top >= 0, maxima[:, None] - top, 0)
+    return hints | directions | {"gaps": gaps, "reference_attention": reference}
 
 
-def tangent_points(L: Tensor, R: Tensor, W: Tensor, u: Tensor, quantile: float) -> Tensor:
+@lru_cache(maxsize=32)
+def known_attention(model: Model, error: str, rank: int) -> tuple[Advice, Attention]:
+    """Hints for a way to know the scores and what follows from them; kept, since many proofs share it."""
+    paths, way = Paths(model), scores.WAYS[error]
+    hints = way.hints(paths, rank) if way.hints else {}
+    return hints, Attention.of(paths, way.scores(paths, hints, rank))
+
+
+@lru_cache(maxsize=32)
+def known_votes(model: Model, way: str) -> tuple[Advice, Votes]:
+    """Hints for a way to know the direct path and the votes that follow."""
+    paths = Paths(model)
+    hints = direct.WAYS[way].hints(paths)
+    return hints, Votes.of(paths, direct.WAYS[way], hints)
+
+
+def tangent_points(votes: Votes) -> Tensor:
     """[m, G-1]: the least attention at which (*) turns negative for a typical query, exactly in i.
 
     L_i + a R_i + (1 - a) W + u < 0 iff a (W - R_i) > L_i + W + u; there the reference attention costs nothing.
     """
+    L, R, W, u = (getattr(votes, name).mid for name in "LRWu")
     v = len(L)
     tops = (torch.arange(v)[:, None] - torch.arange(1, v + 1)).clamp_min(0)       # [m, G-1]: largest token covered
-    worst = W[tops, torch.arange(v)[:, None]]
-    typical = torch.stack([u[: m + 1, m].quantile(quantile) for m in range(v)])[:, None, None]
-    ratio = (L[:, None] + worst[..., None] + typical) / (worst[..., None] - R[:, None]).clamp_min(1e-9)
+    worst = W[tops, torch.arange(v)[:, None]][..., None]
+    typical = u.masked_fill(torch.ones_like(u).tril(-1) > 0, torch.nan).nanmedian(0).values
+    ratio = (L[:, None] + worst + typical[:, None, None]) / (worst - R[:, None]).clamp_min(1e-9)
     return ratio.masked_fill(torch.eye(v, dtype=torch.bool)[:, None], -torch.inf).amax(2).clamp(0, 1)
 
 
-def passing(line: Line, W: Tensor, u: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """The interval of attentions at which (*) is negative, [q, G-1] both: one inequality for each slope of `line`."""
-    at, ref, up, down = (getattr(line, name).mid[m, : len(W)] for name in ("at", "ref", "up", "down"))
-    low, high = torch.full_like(u * W, -torch.inf), torch.full_like(u * W, torch.inf)
+def passing(line: Line, W: Tensor, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+    """The interval of attentions at which (*) is negative, [q, m, G-1] both: one inequality for each slope of `line`."""
+    at, ref, up, down = (getattr(line, name).mid[m, : W.shape[1]] for name in ("at", "ref", "up", "down"))
+    low, high = torch.full_like(u + W, -torch.inf), torch.full_like(u + W, torch.inf)
     for slope in (up, down):
         offset, tilt = at - ref * slope + W + u + SAFETY, slope - W
         root = -offset / tilt
         low = torch.where(tilt < 0, torch.maximum(low, root), torch.where((tilt == 0) & (offset >= 0), torch.inf, low))
         high = torch.where(tilt > 0, torch.minimum(high, root), high)
-    return low.clamp(0, 1), high.clamp(0, 1)
+    return low.clamp(0, 1).logit(), high.clamp(0, 1).logit()
 
 
-def covered(m: int, line: Line, votes: Votes, attention: Attention, n_ctx: int) -> tuple[Tensor, Tensor]:
-    """For every n and smallest gap G: sequences covered [n-1, G-1], and the largest token each query may cover.
+def covered(m: Tensor, line: Line, votes: Votes, attention: Attention) -> tuple[Tensor, Tensor]:
+    """For maxima m, every n and smallest gap G: sequences covered [m, n-1, G-1], and the largest token each query covers.
 
-    The second is [q, n-1, G-1], -1 where the group cannot be claimed.
+    The second is [q, m, n-1, G-1], -1 where the group cannot be claimed.
     """
-    q, n, G = torch.arange(m + 1)[:, None, None], torch.arange(1, n_ctx)[:, None], torch.arange(1, m + 1)
-    low, high = passing(line, votes.W.mid[m - G, m], votes.u.mid[: m + 1, m, None], m)
-    own, kind = attention.own.mid[: m + 1, m, None, None], (q < m).long()
-    at_most = own - attention.odds_hi.mid[q, n - 1, kind] - low.logit()[:, None]     # of the running maximum
-    at_least = own - attention.odds_lo.mid[q, n - 1, kind] - high.logit()[:, None]   # of the running minimum
-    count = lambda running, limit: torch.searchsorted(running.mid[: m + 1].contiguous(), limit.flatten(1)).view_as(limit)
+    n_odds, top_m = attention.odds.shape[1], int(m.max())
+    q, n, G = torch.arange(top_m + 1)[:, None, None, None], torch.arange(1, n_odds + 1)[:, None], torch.arange(1, top_m + 1)
+    m_ = m[:, None, None]
+    low, high = passing(line, votes.W.mid[(m[:, None] - G).clamp_min(0), m[:, None]], votes.u.mid[: top_m + 1, m, None], m)
+    own, kind = attention.own.mid[: top_m + 1, m, None], (q < m_).long()
+    at_most = (own - attention.odds.mid[q, n - 1, kind, 0][..., 0])[..., None] - low[:, :, None]     # of the running maximum
+    at_least = (own - attention.odds.mid[q, n - 1, kind, 1][..., 0])[..., None] - high[:, :, None]   # of the running minimum
+    count = lambda running, limit: torch.searchsorted(running.mid[: top_m + 1], limit.flatten(1)).view_as(limit)
     top = torch.minimum(count(attention.highest, at_most), count(-attention.lowest, -at_least)) - 1
-    top = torch.minimum(top, m - G)
-    top = torch.where((q == m) | (q <= top), top, -1)
-    below = n - (q < m).long()                                                       # tokens below m besides the query
-    ways = torch.tensor([float(comb(n_ctx - 1, k)) for k in range(n_ctx)], dtype=torch.float64)[below]
+    top = torch.minimum(top, m_ - G)
+    top = torch.where((q == m_) | ((q < m_) & (q <= top)), top, -1)
+    below = n - (q < m_).long()                                                      # tokens below m besides the query
+    ways = torch.tensor([float(comb(n_odds, k)) for k in range(n_odds + 1)], dtype=torch.float64)[below]
     return (ways * (top + 1).double() ** below * (top >= 0)).sum(0), top

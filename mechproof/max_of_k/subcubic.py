@@ -16,7 +16,7 @@ Source: Gross et al. 2024, section 4.3 and appendix F; what differs is listed in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,28 +97,52 @@ def mean_query(votes: Votes, reference: Tensor) -> Line:
     return Line(cat(at, 1), ref, up, down)
 
 
-HANDLINGS = {"drop_average_query_per_output_logit_reasoning": ("maxima apart", drop_average),
-             "mean_query+diff": ("reference attention", mean_query)}
+@dataclass(frozen=True)
+class Envelope:
+    """max_i L_m[i] + a R_m[i] itself, all v lines for every group: O(v^3 K), no compact proof but a yardstick."""
+
+    votes: Votes
+
+    def __call__(self, a: Ball, index: tuple[Tensor, Tensor]) -> Ball:
+        m = index[0]
+        lines = self.votes.L[m] + a[:, None] * self.votes.R[m]
+        return lines.pick(lambda x: x.masked_fill(torch.arange(x.shape[1]) == m[:, None], -torch.inf)).amax(1)
 
 
-def position_odds(B: Ball) -> tuple[Ball, Ball]:
-    """Log odds against the maximum from positions alone, lowest and highest: [q, n-1, (q = m, q < m)].
+@dataclass(frozen=True)
+class Handling:
+    """How the maximum over wrong tokens meets the attention interval."""
 
-    The query's slot is fixed (to m if q = m, else not), the other copies of m take the lowest (highest) of the
-    sorted slots; then total attention to m is logistic(score difference - odds).  Complexity: O(v K^2).
+    label: str
+    line: Callable[[Votes, Tensor], Line]
+
+
+HANDLINGS = {"mean_query+diff": Handling("reference attention", mean_query),
+             "drop_average_query_per_output_logit_reasoning": Handling("maxima apart", drop_average)}
+
+
+def holds_maximum(n_ctx: int) -> Tensor:
+    """Which slots hold the maximum, [n-1, (q = m, q < m), (lowest, highest), slot]: K-1 sorted slots, then the query's.
+
+    The query's slot is fixed, to m if q = m and else not; the other copies of m take the lowest or highest slots.
     """
-    n_slots = B.shape[1] - 1
+    n, kind, slot = torch.arange(1, n_ctx)[:, None, None], torch.arange(2)[:, None], torch.arange(n_ctx - 1)
+    copies = n_ctx - 1 - n + kind
+    lowest, highest = slot < copies, slot >= n_ctx - 1 - copies
+    query = (kind == 0).expand(n_ctx - 1, 2, 1)
+    return torch.stack([torch.cat([arrangement, query], 2) for arrangement in (lowest, highest)], 2)
+
+
+def position_odds(B: Ball) -> Ball:
+    """Log odds against the maximum from positions alone, [q, n-1, (q = m, q < m), (worst, best)].
+
+    Total attention to m is logistic(score difference - odds).  Complexity: O(v K^2).
+    """
     slots = (B[:, :-1] - B[:, -1:]).pick(lambda x: x.sort(-1).values)
-    query = Ball(slots.mid.new_zeros(len(slots.mid), 1))
-    both = lambda x: cat([query, x], 1)
-    lse = lambda x: x.logsumexp(1)[:, None]
-    worst, best = [], []
-    for n in range(1, n_slots + 1):
-        j, rest = n_slots - n, n - 1
-        worst += [lse(slots[:, j:]) - lse(both(slots[:, :j])), lse(both(slots[:, j + 1 :])) - lse(slots[:, : j + 1])]
-        best += [lse(slots[:, :n]) - lse(both(slots[:, n:])), lse(both(slots[:, :rest])) - lse(slots[:, rest:])]
-    shaped = lambda parts: cat(parts, 1).pick(lambda x: x.unflatten(1, (n_slots, 2)))
-    return shaped(worst), shaped(best)
+    slots = cat([slots, Ball(slots.mid.new_zeros(len(slots.mid), 1))], 1).pick(lambda x: x[:, None, None, None])
+    held = holds_maximum(B.shape[1])
+    others, copies = (slots.pick(lambda x: x.masked_fill(mask, -torch.inf)).logsumexp(4) for mask in (held, ~held))
+    return others - copies
 
 
 @dataclass(frozen=True)
@@ -128,15 +152,14 @@ class Attention:
     own: Ball         # Ahat [q, k]
     highest: Ball     # running maximum of Ahat over keys, plus eps
     lowest: Ball      # running minimum, minus eps
-    odds_hi: Ball     # [q, n-1, kind]
-    odds_lo: Ball
+    odds: Ball        # [q, n-1, kind, (worst, best)]
 
     @classmethod
     def of(cls, paths: Paths, known: scores.Scores) -> Attention:
         eps = known.eps[:, None]
         highest = known.Ahat.pick(lambda x: x.cummax(1).values) + eps
         lowest = known.Ahat.pick(lambda x: x.cummin(1).values) - eps
-        return cls(known.Ahat, highest, lowest, *position_odds(paths.B))
+        return cls(known.Ahat, highest, lowest, position_odds(paths.B))
 
 
 @dataclass(frozen=True)
@@ -152,11 +175,11 @@ class Skeleton:
         return Votes.of(paths, direct.WAYS[self.direct], advice), Attention.of(paths, known)
 
     def line(self, votes: Votes, reference: Tensor) -> Line:
-        return HANDLINGS[self.handling][1](votes, reference)
+        return HANDLINGS[self.handling].line(votes, reference)
 
-    def specs(self, model: Model, parameters: Parameters) -> dict[str, Spec]:
+    def specs(self, sizes: dict[str, int], parameters: Parameters) -> dict[str, Spec]:
         """Shapes and ranges of the advice this composition reads."""
-        sizes, way = model.sizes, scores.WAYS[self.error]
+        way = scores.WAYS[self.error]
         v, n_ctx = sizes["d_vocab"], sizes["n_ctx"]
         specs = {"gaps": Spec((v, v, n_ctx), 0, v), "reference_attention": Spec((v, n_ctx - 1))}
         return specs | direct.WAYS[self.direct].specs(sizes) | (way.specs(sizes, parameters["rank"]) if way.specs else {})
@@ -164,11 +187,17 @@ class Skeleton:
     def check(self, model: Model, advice: Advice, parameters: Parameters) -> Proved:
         """The proof: see the module docstring.  Complexity: O(v^2 K^2) after the pieces."""
         paths = Paths(model)
-        votes, attention = self.pieces(paths, advice, parameters["rank"])
+        votes, attention = self.pieces(paths, advice, parameters.get("rank", 0))
         line = self.line(votes, advice["reference_attention"])
         claims = Claims.of(advice["gaps"])
-        alone = (_over_wrong(votes.L + votes.R) + votes.u.pick(torch.diagonal))
-        return claims.tally(model, alone, claims.worst(votes, attention, line))
+        return claims.tally(model, constant_sequences(paths), claims.worst(votes, attention, line))
+
+
+def constant_sequences(paths: Paths) -> Ball:
+    """Wrong minus right of the v sequences m, m, ..., m, [m]: so few that they are tried.  Complexity: O(v^2 (d + K))."""
+    alpha = (paths.B - paths.B.logsumexp(1)[:, None]).exp()
+    logits = paths.EU + paths.OV + alpha @ paths.PV
+    return direct.wrong_over_right(logits).pick(torch.diagonal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +223,10 @@ class Claims:
         wrong = votes.W[m - self.nearest[m, n], m]
         kind, one = (q < m).long(), Ball(torch.ones((), dtype=torch.float64))
         own, at = attention.own[q, m], (m, n - 1)
-        a_lo = (own - attention.highest[q, m - g] - attention.odds_hi[q, n - 1, kind]).logistic()
-        a_hi = (own - attention.lowest[q, m - g] - attention.odds_lo[q, n - 1, kind]).logistic()
-        ends = [line(a, at) + (one - a) * wrong for a in (a_lo, a_hi)]
+        ends = []
+        for end, running in enumerate((attention.highest, attention.lowest)):
+            a = (own - running[q, m - g] - attention.odds[q, n - 1, kind, end]).logistic()
+            ends.append(line(a, at) + (one - a) * wrong)
         return maximum(*ends) + votes.u[q, m]
 
     def tally(self, model: Model, alone: Ball, worst: Ball) -> Proved:

@@ -1,0 +1,53 @@
+"""Search for advice, check it, and say what was proved: the three calls that every strategy answers to.
+
+The check is the proof: its operations, from the tensors of the file to the Bound, are what `flops` counts.
+Reading the advice costs one operation a number.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from . import cost
+from .bound import Bound
+from .family import Advice, Model, Strategy, check_advice, parse_id
+
+
+def strategies(model: Model) -> list[Strategy]:
+    """The named presets for this model: .id .label .family .cost (predicted operations) .parameters."""
+    return model.family.strategies(model.sizes)
+
+
+def search(model: Model, strategy: str, rank: int | None = None) -> Advice:
+    """Advice for `strategy`, by any means; nothing in it is trusted.  Errors: InputError for an unknown id."""
+    preset, parameters = parse_id(strategy, strategies(model), rank)
+    return preset.search(model, parameters)
+
+
+def check(model: Model, strategy: str, advice: Advice, rank: int | None = None) -> Bound:
+    """The proof: a sound Bound from weights and advice.
+
+    Errors: InputError, in one line, for an unknown id and for advice of the wrong names, shapes or kind.
+    Complexity: what `Bound.flops` says, counted as it runs.
+    """
+    preset, parameters = parse_id(strategy, strategies(model), rank)
+    advice = check_advice(advice, preset.advice(parameters))
+    start = time.perf_counter()
+    with cost.count() as counted:
+        with cost.charge(sum(tensor.numel() for tensor in advice.values()), "advice read"):
+            pass
+        proved = preset.check(model, advice, parameters)
+    return Bound(
+        model=model.name, strategy=preset.full_id(parameters), correct=proved.correct, total=proved.total,
+        flops=counted.flops, unexplained_dimensions=preset.unexplained_dimensions(parameters),
+        advice_bytes=sum(tensor.numel() * tensor.element_size() for tensor in advice.values()),
+        seconds=time.perf_counter() - start, undecided=proved.undecided, case=proved.case)
+
+
+def prove(model: Model, strategy: str, rank: int | None = None) -> Bound:
+    """Search, then check.  Errors: as `check`."""
+    start = time.perf_counter()
+    advice = search(model, strategy, rank)
+    seconds = time.perf_counter() - start
+    return replace(check(model, strategy, advice, rank), search_seconds=seconds)
