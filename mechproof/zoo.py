@@ -126,6 +126,7 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     part = path.with_name(path.name + ".part")
     try:
         save_file(dict(tensors), part, dict(metadata))
+        part.chmod(0o644)
         part.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"output {str(path)!r} cannot be written ({str(error).splitlines()[0]}); choose another path") from None

@@ -1,0 +1,116 @@
+"""The command line: models | strategies MODEL | prove MODEL | train COLLECTION.
+
+MODEL is a shipped name (`max-of-4/123`) or the path of a .safetensors file.  Bad input gets one line on stderr
+and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from .bound import short
+from .family import InputError
+
+COST_LIMIT = 2 * 10**10         # `--strategy all` means the presets predicted to cost at most this many operations
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def _print_table(rows: list[dict], as_json: bool, line) -> None:
+    print(json.dumps(rows, indent=1) if as_json else "\n".join(line(row) for row in rows))
+
+
+def models(args) -> None:
+    from . import zoo
+
+    def accuracy(row: dict) -> str:
+        found = row["accuracy"]
+        if "correct" in found:
+            return f"{found['correct'] / found['total']:.6f} of {found['total']:,} inputs, exactly"
+        return f"{found['lo']:.5f} to {found['hi']:.5f} ({found['confidence']:.0%} interval, sampled)"
+
+    _print_table(zoo.models(), args.json, lambda row: f"{row['name']:24s} {accuracy(row)}")
+
+
+def strategies(args) -> None:
+    import mechproof as mp
+    rows = [{"id": s.id, "label": s.label, "family": s.family, "cost": s.cost,
+             "parameters": {name: asdict(p) for name, p in s.parameters.items()}} for s in mp.strategies(mp.load(args.model))]
+    _print_table(rows, args.json, lambda row: f"{row['id']}  ({row['label']}; about {short(row['cost'], 'FLOP')})")
+
+
+def prove(args) -> None:
+    import mechproof as mp
+    from tqdm import tqdm
+    model = mp.load(args.model)
+    listed = mp.strategies(model)
+    if args.strategy != "all":
+        bound = mp.prove(model, args.strategy, args.rank)
+        return print(json.dumps(bound.as_dict(), indent=1) if args.json else f"{bound.model} · {bound.strategy}\n{bound}")
+    bounds = []
+    for s in tqdm([s for s in listed if s.cost <= COST_LIMIT], disable=None, unit="proof"):
+        bounds.append(mp.prove(model, s.id, args.rank if "rank" in s.parameters else None))
+    _print_table([b.as_dict() for b in bounds], args.json, lambda row: f"{row['accuracy_lower_bound']:.6f}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
+
+
+def train(args) -> None:
+    from tqdm import tqdm
+
+    from . import zoo
+    family, path = zoo.family_of_collection(args.collection), Path(args.output)
+    if not path.parent.is_dir():
+        raise InputError(f"output {args.output!r} is in a folder that does not exist; create it first")
+    if path.suffix != ".safetensors":
+        raise InputError(f"output {args.output!r} does not end in .safetensors; models are saved as nothing else")
+    tensors = family.train(family.collections[args.collection], args.seed, progress=partial(tqdm, disable=None, unit="step"))
+    zoo.save_atomically(path, tensors, {"collection": args.collection, "seed": str(args.seed), "recipe": json.dumps(family.recipe)})
+    print(f"{path}: {zoo.load(path).sha256}")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="mechproof", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(function, help: str, *names: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(function.__name__, help=help)
+        sub.set_defaults(run=function)
+        for name in names:
+            sub.add_argument(name)
+        return sub
+
+    command(models, "list the models that ship").add_argument("--json", action="store_true")
+    command(strategies, "list the ways to prove", "model").add_argument("--json", action="store_true")
+    sub = command(prove, "prove a lower bound on a model's accuracy", "model")
+    sub.add_argument("--strategy", required=True, help="an id, or `all`")
+    sub.add_argument("--rank", type=int, help="directions peeled before the rest is bounded")
+    sub.add_argument("--json", action="store_true")
+    sub = command(train, "train one model by the recipe", "collection")
+    sub.add_argument("--seed", type=int, required=True)
+    sub.add_argument("-o", "--output", required=True)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        args.run(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""One call, two faces: live widgets in a notebook, a self-contained element on a page.
+
+Problem: sliders made for a kernel do nothing on a static page.  Idea: draw every setting once, keep the frames
+as indices into a table of distinct SVG lines inside one `text/html` output, and let forty lines of script swap
+the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets.
+
+    def draw(figure, strategy, rank):            # draws, returns (headline, alt text)
+        ...
+        return ">= 71%", "Scatter of ..."
+
+    explore(draw, strategy={"cubic": "cubic", "svd": "low-rank QK"}, rank=range(5), start={"rank": 1})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+from urllib.parse import quote
+
+from matplotlib.figure import Figure
+
+from . import plots
+from .family import InputError
+
+MAX_FRAMES = 400
+
+SCRIPT = """
+(function () {
+  const root = document.getElementById("ID"), data = JSON.parse(root.querySelector("[data-alts]").textContent);
+  const frames = JSON.parse(root.querySelector("[data-frames]").textContent);
+  const controls = [...root.querySelectorAll("[data-control]")], image = root.querySelector("img");
+  function show() {
+    let at = 0;
+    controls.forEach((c, i) => { at = at * data.sizes[i] + Number(c.value); });
+    const state = data.settings[at];
+    controls.forEach((c, i) => {
+      c.disabled = state.idle.includes(i);
+      const label = data.labels[i][Number(c.value)];
+      c.setAttribute("aria-valuetext", label);
+      const out = c.parentElement.querySelector("output");
+      if (out) out.textContent = label;
+    });
+    const svg = frames.frames[state.frame].map((i) => frames.lines[i]).join("\\n");
+    image.src = "data:image/svg+xml," + encodeURIComponent(svg);
+    image.alt = state.alt;
+    root.querySelector("[data-headline]").textContent = state.headline;
+  }
+  controls.forEach((c) => c.addEventListener("input", show));
+})();
+"""
+
+STYLE = ("border:0;margin:1.2em 0;", "display:flex;flex-wrap:wrap;gap:.4em 1.6em;align-items:center;margin:0 0 .5em;",
+         "font-size:1.35em;font-weight:600;line-height:1.3;margin:.2em 0 .4em;min-height:1.3em;",
+         "max-width:100%;width:720px;height:auto;background:#fff;display:block;", "font-size:.9em;margin:.5em 0 0;")
+
+Draw = Callable[..., tuple[str, str]]
+
+
+def is_live() -> bool:
+    """Whether a frontend with a kernel is attached; MECHPROOF_MODE=live|page overrides."""
+    mode = os.environ.get("MECHPROOF_MODE")
+    if mode:
+        return mode == "live"
+    return "google.colab" in sys.modules or "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A drawing that depends on a few controls; shows itself as widgets or as one html element."""
+
+    draw: Draw
+    controls: Mapping[str, Mapping[Any, str]]          # name -> {value: label}
+    start: Mapping[str, Any]
+    idle: Callable[..., Collection[str]]
+    hint: str = ""
+    height: float = 3.6
+    _figures: list[Figure] = field(default_factory=list, repr=False)
+
+    def frame(self, **setting) -> tuple[str, str, str]:
+        """(svg, headline, alt text) at one setting; the figure is reused from frame to frame."""
+        if not self._figures:
+            self._figures.append(plots.new_figure(self.height))
+        figure = self._figures[0]
+        figure.clear()
+        with plots.house():
+            headline, alt = self.draw(figure, **setting)
+            return plots.svg(figure), headline, alt
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination, the last control fastest."""
+        return [dict(zip(self.controls, values)) for values in product(*self.controls.values())]
+
+    def __repr__(self) -> str:
+        sizes = " x ".join(f"{name} ({len(options)})" for name, options in self.controls.items())
+        _, headline, alt = self.frame(**self.start)
+        return f"Explorer of {sizes}, at {dict(self.start)}: {headline}. {alt}"
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+        if is_live():
+            display(self.widget())
+        else:
+            display({"text/plain": repr(self), "text/html": self.html()}, raw=True)
+
+    def widget(self):
+        """Core ipywidgets (also of 7.7): sliders and toggle buttons over a picture."""
+        import ipywidgets as widgets
+        inputs = {}
+        for name, options in self.controls.items():
+            kind = widgets.ToggleButtons if len(options) <= 4 else widgets.SelectionSlider
+            inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=self.start[name],
+                                description=name.replace("_", " "), **({} if len(options) <= 4 else {"layout": widgets.Layout(width="640px")}))
+        picture = widgets.HTML()
+
+        def show(_=None):
+            setting = {name: control.value for name, control in inputs.items()}
+            for name, control in inputs.items():
+                control.disabled = name in self.idle(**setting)
+            picture.value = self._picture(*self.frame(**setting))
+
+        for control in inputs.values():
+            control.observe(show, "value")
+        show()
+        return widgets.VBox([*inputs.values(), picture])
+
+    def _picture(self, svg: str, headline: str, alt: str) -> str:
+        hint = f'<p style="{STYLE[4]}"><b>What to try.</b> {html.escape(self.hint)}</p>' if self.hint else ""
+        return (f'<p data-headline aria-live="polite" style="{STYLE[2]}">{html.escape(headline)}</p>'
+                f'<img style="{STYLE[3]}" alt="{html.escape(alt)}" src="data:image/svg+xml,{quote(svg, safe=_SAFE)}">{hint}')
+
+    def html(self) -> str:
+        """The self-contained element.  Complexity: one drawing a setting.  Errors: InputError above 400 settings."""
+        settings = self.settings()
+        if len(settings) > MAX_FRAMES:
+            raise InputError(f"explorer has {len(settings)} settings; at most {MAX_FRAMES} fit a page: offer fewer values")
+        lines: dict[str, int] = {}
+        frames: dict[tuple[int, ...], int] = {}
+        states, first = [], None
+        for setting in settings:
+            svg, headline, alt = self.frame(**setting)
+            packed = tuple(lines.setdefault(line, len(lines)) for line in svg.splitlines())
+            idle = [i for i, name in enumerate(self.controls) if name in self.idle(**setting)]
+            states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline, "alt": alt, "idle": idle})
+            if setting == dict(self.start):
+                first = (svg, headline, alt, idle)
+        alts = {"sizes": [len(o) for o in self.controls.values()], "labels": [list(o.values()) for o in self.controls.values()],
+                "settings": states}
+        return self._element(first, _json(alts), _json({"lines": list(lines), "frames": list(frames)}))
+
+    def _element(self, first: tuple, alts: str, payload: str) -> str:
+        svg, headline, alt, idle = first
+        name = "explorer-" + hashlib.sha256((alts + payload).encode()).hexdigest()[:12]
+        controls = "".join(self._control(i, control, i in idle) for i, control in enumerate(self.controls))
+        return (f'<div id="{name}" data-explorer role="group" style="{STYLE[0]}"><div style="{STYLE[1]}">{controls}</div>'
+                f"{self._picture(svg, headline, alt)}"
+                f'<script type="application/json" data-alts>{alts}</script>'
+                f'<script type="application/json" data-frames>{payload}</script>'
+                f'<script>{SCRIPT.replace("ID", name)}</script></div>')
+
+    def _control(self, i: int, name: str, disabled: bool) -> str:
+        options, label = self.controls[name], name.replace("_", " ")
+        at = list(options).index(self.start[name])
+        common = f'data-control="{name}" aria-label="{label}" data-lm-suppress-shortcuts="true"{" disabled" if disabled else ""}'
+        if all(isinstance(value, int) for value in options):
+            return (f"<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} {common}>"
+                    f" <output>{html.escape(options[self.start[name]])}</output></label>")
+        items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>' for j, text in enumerate(options.values()))
+        return f"<label>{label} <select {common}>{items}</select></label>"
+
+
+_SAFE = " =:/;,()-_.~!*@$+'#".replace("#", "")
+
+
+def _json(value) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
+
+
+def explore(draw: Draw, start: Mapping[str, Any] | None = None, idle: Callable[..., Collection[str]] = lambda **_: (),
+            hint: str = "", height: float = 3.6, **controls: Sequence | Mapping) -> Explorer:
+    """An explorer of `draw(figure, **setting) -> (headline, alt text)` over the given controls.
+
+    A control is a sequence of values, or {value: label}; whole numbers become a slider, the rest a menu.  `idle`
+    names the controls without effect at a setting; `hint` is the line "What to try".
+    Errors: InputError for a start that is no value of its control.
+    """
+    options = {name: dict(values) if isinstance(values, Mapping) else {value: str(value) for value in values}
+               for name, values in controls.items()}
+    begin = {name: next(iter(values)) for name, values in options.items()} | dict(start or {})
+    for name, value in begin.items():
+        if name not in options or value not in options[name]:
+            raise InputError(f"start {name}={value!r} is no value of a control; it takes {list(options.get(name, options))}")
+    return Explorer(draw, options, begin, idle, hint, height)

@@ -1,0 +1,77 @@
+"""The house style of figures: one file of rcParams, one meaning a colour, SVG that is the same at every run."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+STYLE = str(Path(__file__).with_name("mechproof.mplstyle"))
+# Okabe and Ito's palette, one meaning each throughout the book
+QK, OV, EU, NOISE, TRUTH, CHOICE = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#000000", "#CC79A7"
+PALE = "#c9c9c9"
+
+
+@contextmanager
+def house():
+    """Draw in the house style, whatever the reader's own settings."""
+    with matplotlib.rc_context(fname=STYLE):
+        yield
+
+
+def new_figure(height: float = 3.6) -> Figure:
+    """A figure of the book's width that no display owns."""
+    return Figure(figsize=(7.2, height), layout=None)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, byte for byte the same for the same drawing."""
+    with house():
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def flops_label(x: float, _=None) -> str:
+    """100k, 1M, 10M, 1G."""
+    for power, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if x >= power:
+            return f"{x / power:g}{letter}"
+    return f"{x:g}"
+
+
+def flops_axis(axes: Axes, low: float, high: float, label: str = "length of the proof (FLOP)") -> None:
+    """A logarithmic horizontal axis in FLOP."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(10))
+    axes.xaxis.set_major_formatter(FuncFormatter(flops_label))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
+
+
+def percent_axis(axis, label: str) -> None:
+    """An axis of fractions, labelled in percent."""
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
+    axis.set_label_text(label)
+
+
+def token_map(axes: Axes, table, title: str, rows: str, columns: str, limit: float | None = None, bar: str = "logits"):
+    """A table over tokens as a map centred at zero, its diagonal visible, with a colour bar of three ticks."""
+    limit = limit or float(abs(table).max())
+    image = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none", aspect="auto", origin="lower")
+    axes.set_title(title)
+    axes.set_xlabel(columns)
+    axes.set_ylabel(rows)
+    axes.grid(False)
+    colorbar = axes.figure.colorbar(image, ax=axes, ticks=[-limit, 0, limit], pad=0.02)
+    colorbar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"])
+    colorbar.ax.set_title(bar, fontsize=8.5)
+    colorbar.outline.set_visible(False)
+    return image
