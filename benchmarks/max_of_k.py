@@ -2,7 +2,7 @@
 
     python benchmarks/max_of_k.py [COLLECTION ...]
 
-Writes benchmarks/results/<collection>.json: for every model its accuracy, the ratio of the two largest singular
+Writes mechproof/data/results/<collection>.json, which the book prints from: for every model its accuracy, the ratio of the two largest singular
 values of the scores, and for every strategy the certified count and the operations.  Resumes where it stopped.
 """
 
@@ -10,7 +10,6 @@ import json
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -19,7 +18,7 @@ import mechproof as mp
 from mechproof import zoo
 from mechproof.max_of_k.paths import Paths
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = zoo.DATA / "results"
 LIMIT = 2 * 10**9          # brute force is the accuracy that the model carries already
 
 
@@ -35,33 +34,31 @@ def singular_ratio(model: mp.Model) -> float:
     return float(sigma[0] / sigma[1])
 
 
-def measure(name: str) -> dict:
-    """One model: every strategy up to LIMIT predicted operations."""
+def measure(name: str) -> tuple[list[str], dict]:
+    """One model: the ids of every strategy up to LIMIT predicted operations, and what they certify."""
     model = mp.load(name)
     bounds = [mp.prove(model, s.id) for s in mp.strategies(model) if s.cost <= LIMIT]
-    return {"name": name, "accuracy": model.metadata["accuracy"], "singular_ratio": singular_ratio(model),
-            "strategies": [b.strategy for b in bounds], "correct": [b.correct for b in bounds],
-            "flops": [b.flops for b in bounds], "dimensions": [b.unexplained_dimensions for b in bounds]}
+    return [b.strategy for b in bounds], {
+        "name": name, "accuracy": model.metadata["accuracy"], "singular_ratio": singular_ratio(model),
+        "correct": [b.correct for b in bounds], "flops": [b.flops for b in bounds],
+        "dimensions": [b.unexplained_dimensions for b in bounds]}
 
 
-def main(collections: list[str]) -> None:
-    torch.set_num_threads(1)
-    names = [entry["name"] for entry in zoo.models() if entry["collection"] in collections]
-    for collection in collections:
-        path = RESULTS / f"{collection}.json"
-        rows = json.loads(path.read_text())["models"] if path.exists() else []
-        done = {row["name"] for row in rows}
-        todo = [name for name in names if name.startswith(collection + "/") and name not in done]
-        for i, name in enumerate(tqdm(todo, desc=collection, disable=None)):
-            rows.append(measure(name))
-            if i % 10 == 9 or name == todo[-1]:
-                strategies = rows[0]["strategies"]
-                slim = [{k: v for k, v in row.items() if k != "strategies"} for row in rows]
-                part = path.with_suffix(".part")
-                part.write_text(json.dumps({**provenance(), "strategies": strategies, "models": slim}))
-                part.replace(path)
-                rows = [{**row, "strategies": strategies} for row in slim]
+def sweep(collection: str) -> None:
+    """Measure what is missing of one collection, writing every ten models."""
+    path = RESULTS / f"{collection}.json"
+    rows = json.loads(path.read_text())["models"] if path.exists() else []
+    todo = [entry["name"] for entry in zoo.models() if entry["collection"] == collection][len(rows) :]
+    for name in tqdm(todo, desc=collection, disable=None):
+        strategies, row = measure(name)
+        rows.append(row)
+        if len(rows) % 10 == 0 or name == todo[-1]:
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps({**provenance(), "strategies": strategies, "models": rows}))
+            part.replace(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["max-of-4"])
+    torch.set_num_threads(1)
+    for collection in sys.argv[1:] or ["max-of-4"]:
+        sweep(collection)

@@ -28,7 +28,7 @@ def percent_lo(correct: int, total: int, digits: int = 4) -> str:
         return "100%" if correct else "0%"
     rest = min(Fraction(correct, total), 1 - Fraction(correct, total))
     places = 0
-    while rest * 100 * 10**places < 10 ** (digits - 3) and places < 60:
+    while rest * 100 * 10**places < 10 ** (digits - 2) and places < 60:
         places += 1
     scaled = correct * 100 * 10**places // total
     whole, part = divmod(scaled, 10**places)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import io
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -38,6 +40,19 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+class Picture:
+    """A finished figure with its alt text: one image on a page, its words where images do not show."""
+
+    def __init__(self, figure: Figure, alt: str):
+        self.svg, self.alt = svg(figure), alt
+
+    def __repr__(self) -> str:
+        return self.alt
+
+    def _repr_html_(self) -> str:
+        return f'<img style="max-width:100%;width:720px;background:#fff" alt="{html.escape(self.alt)}" src="data:image/svg+xml,{quote(self.svg)}">'
+
+
 def flops_label(x: float, _=None) -> str:
     """100k, 1M, 10M, 1G."""
     for power, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -46,13 +61,18 @@ def flops_label(x: float, _=None) -> str:
     return f"{x:g}"
 
 
+def log_ticks(axes: Axes, label) -> None:
+    """1, 2, 5, 10, ... along a logarithmic horizontal axis."""
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(label))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def flops_axis(axes: Axes, low: float, high: float, label: str = "length of the proof (FLOP)") -> None:
     """A logarithmic horizontal axis in FLOP."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(LogLocator(10))
-    axes.xaxis.set_major_formatter(FuncFormatter(flops_label))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes, flops_label)
     axes.set_xlabel(label)
 
 
@@ -72,6 +92,6 @@ def token_map(axes: Axes, table, title: str, rows: str, columns: str, limit: flo
     axes.grid(False)
     colorbar = axes.figure.colorbar(image, ax=axes, ticks=[-limit, 0, limit], pad=0.02)
     colorbar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"])
-    colorbar.ax.set_title(bar, fontsize=8.5)
+    colorbar.set_label(bar, fontsize=8.5, labelpad=-6)
     colorbar.outline.set_visible(False)
     return image

@@ -95,7 +95,8 @@ def sigma_hi(left: Ball, right: Ball) -> Ball:
     G = (left.T @ left) @ (right @ right.T)
     scales = []
     for _ in range(SQUARINGS):
-        scales.append(1 / (G.mid.diagonal().sum().abs() + 2.0**-900))    # any positive number will do
+        trace = G.pick(torch.diagonal).sum(0)
+        scales.append(1 / (trace.mid.abs() + trace.rad + 2.0**-900))     # any positive number will do
         G = G * Ball(scales[-1])
         G = G @ G
     power = G.pick(torch.diagonal).sum(0).upper().mid.abs()

@@ -41,6 +41,11 @@ def _up(x: Tensor) -> Tensor:
     return x * _SLACK + _TINY
 
 
+def _largest(x: Tensor) -> Tensor:
+    """The largest entry of a nonnegative tensor, 0 of an empty one (rank 0 peels nothing)."""
+    return x.amax() if x.numel() else x.new_zeros(())
+
+
 class Ball:
     """A float64 tensor `mid`, one radius `rad` for all its entries, and `mag` >= |mid|.
 
@@ -53,7 +58,7 @@ class Ball:
     def __init__(self, mid: Tensor, rad: Tensor | None = None, mag: Tensor | None = None):
         self.mid = mid.double()
         self.rad = self.mid.new_zeros(()) if rad is None else rad
-        self.mag = self.mid.abs().amax() if mag is None else mag
+        self.mag = _largest(self.mid.abs()) if mag is None else mag
 
     shape = property(lambda self: self.mid.shape)
     dtype = property(lambda self: self.mid.dtype)
@@ -98,8 +103,8 @@ class Ball:
 
     def __matmul__(self, other: Ball) -> Ball:
         n = self.shape[-1]
-        row = _up(self.mid.abs().sum(-1).amax())                          # largest l1 norm of a row
-        column = _up(other.mid.abs().sum(-2 if other.mid.dim() > 1 else -1).amax())
+        row = _up(_largest(self.mid.abs().sum(-1)))                       # largest l1 norm of a row
+        column = _up(_largest(other.mid.abs().sum(-2 if other.mid.dim() > 1 else -1)))
         mag = _up(torch.minimum(row * other.mag, self.mag * column))      # bounds |A| |B|, entry by entry
         rad = row * other.rad + self.rad * column + n * self.rad * other.rad + n * U * mag
         return Ball(self.mid @ other.mid, _up(rad), mag)

@@ -96,6 +96,11 @@ def _load_file(path: Path) -> Model:
     return model_from_tensors(str(path), tensors, metadata)
 
 
+def results(name: str) -> dict:
+    """Measurements that ship with the book (mechproof/data/results), with the commit and machine they come from."""
+    return json.loads((DATA / "results" / f"{name}.json").read_text())
+
+
 def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mapping | None = None) -> Model:
     """A Model of the family whose tensors these are, checked.  Errors: as `load`."""
     names = {family.name: set(family.tensors) for family in families().values()}

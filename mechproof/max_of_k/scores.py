@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from ..family import Advice, Spec
 from ..product_bounds import Factors, RowBound, exact, per_dimension, recursive, recursive_means, spectral, with_mean
@@ -72,30 +74,32 @@ def two_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:
 
 def four_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:
     d, d_head = sizes["d_model"], sizes["d_head"]
-    shapes = {"EPq": (d, rank + 1 if rank else 0), "W_Q": (d_head, rank), "W_K": (d_head, rank), "EPk": (d, rank + 1 if rank else 0)}
+    token = (d, min(rank + 1, d) if rank else 0)
+    shapes = {"EPq": token, "W_Q": (d_head, rank), "W_K": (d_head, rank), "EPk": token}
     return {f"{side}_{name}": Spec(shape) for name, shape in shapes.items() for side in ("a", "b")}
+
+
+def columns(x: Tensor, n: int) -> Tensor:
+    """The first n columns, filled up with zeros where there are fewer."""
+    return pad(x[:, :n], (0, max(0, n - x.shape[1])))
 
 
 def two_hints(paths: Paths, rank: int) -> Advice:
     """Singular vectors of X Y^T: X a = U_r and Y b = V_r S_r, so that b^T a = I."""
     U, S, Vh = torch.linalg.svd(paths.A.mid)
-    scale = S[:rank].clamp_min(1e-12 * float(S[0]) + 1e-30)
-    return {"a": paths.Y.mid.T @ Vh[:rank].T / scale, "b": paths.X.mid.T @ U[:, :rank]}
+    scale = S.clamp_min(1e-12 * float(S[0]) + 1e-30)
+    return {"a": columns(paths.Y.mid.T @ Vh.T / scale, rank), "b": columns(paths.X.mid.T @ U, rank)}
 
 
 def four_hints(paths: Paths, rank: int) -> Advice:
-    """For each factor in turn the directions that carry most of the product of all factors still unpeeled."""
-    n = rank + 1 if rank else 0
-    rests = [paths.EPq.mid, paths.scaled_W_Q.mid, paths.weight("W_K").mid, paths.EPk.mid]
-    hints: Advice = {}
-    U, S, Vh = torch.linalg.svd(paths.A.mid)
-    for name, factor, vectors in (("EPq", rests[0], U[:, :n]), ("EPk", rests[3], Vh[:n].T)):
-        hints[f"b_{name}"], _ = torch.linalg.qr(factor.T @ vectors)
-        hints[f"a_{name}"] = hints[f"b_{name}"]
-    for name, factor in (("W_Q", rests[1]), ("W_K", rests[2])):
-        V = torch.linalg.svd(factor)[2][:rank].T
-        hints[f"a_{name}"], hints[f"b_{name}"] = V, V
-    return hints
+    """Token sides: where the top singular vectors of A come from; heads: top singular directions of W_Q and W_K."""
+    n = four_specs(paths.model.sizes, rank)["a_EPq"].shape[1]
+    U, _, Vh = torch.linalg.svd(paths.A.mid)
+    directions = {"EPq": columns(torch.linalg.qr(paths.EPq.mid.T @ U[:, :n]).Q, n),
+                  "EPk": columns(torch.linalg.qr(paths.EPk.mid.T @ Vh[:n].T).Q, n),
+                  "W_Q": torch.linalg.svd(paths.scaled_W_Q.mid).Vh[:rank].T,
+                  "W_K": torch.linalg.svd(paths.weight("W_K").mid).Vh[:rank].T}
+    return {f"{side}_{name}": direction for name, direction in directions.items() for side in ("a", "b")}
 
 
 @dataclass(frozen=True)
