@@ -32,9 +32,9 @@ POINTWISE = frozenset(
     "bitwise_or bitwise_not exp log sqrt reciprocal clamp clamp_min clamp_max pow masked_fill nextafter".split())
 REDUCTIONS = frozenset("sum amax amin max min any all cumsum cummax cummin nonzero argmax argmin bincount".split())
 FREE = frozenset(
-    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze gather index index_select "
+    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze gather index_select "
     "take_along_dim cat stack clone copy _to_copy detach alias arange zeros ones full empty new_zeros new_ones new_full "
-    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split index_put scatter "
+    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split "
     "triu tril eye empty_strided scalar_tensor".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 
@@ -49,6 +49,10 @@ def _log2(n: int) -> int:
 
 def price(name: str, args: tuple, result) -> int:
     """Operations of one aten call, by the rules above; raises `Uncounted` for a name that has none."""
+    if name in ("index", "index_put"):
+        if len(args) > 3 and args[3]:
+            raise Uncounted("index_put with accumulate adds: use an operation that has a price")
+        return sum(i.numel() for i in args[1] if i is not None and i.dtype == torch.bool)     # a mask is scanned
     if name in FREE:
         return 0
     if name in POINTWISE:

@@ -11,6 +11,7 @@ Errors meant for people are `InputError`: one line that names the argument, its 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -78,12 +79,12 @@ class Spec:
 
 @dataclass(frozen=True)
 class Proved:
-    """What a check hands back: exact counts, the inputs lost to rounding alone, and the case of any input."""
+    """What a check hands back: exact counts, the case of any input, and (asked after the count) what rounding alone lost."""
 
     correct: int
     total: int
     case: Callable[[Sequence[int]], Any]
-    undecided: int = 0
+    undecided: Callable[[], int] = lambda: 0
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
             keys = ", ".join(values) or "none"
             raise InputError(f"parameter {key!r} is not one of {name}; it takes: {keys}")
         low, high = strategy.parameters[key].low, strategy.parameters[key].high
-        if not value.lstrip("-").isdigit() or not low <= int(value) <= high:
+        if not re.fullmatch("-?[0-9]+", value) or not low <= int(value) <= high:
             raise InputError(f"{key}={value} is out of range for {name}; it takes whole numbers from {low} to {high}")
         values[key] = int(value)
     return strategy, values
@@ -158,18 +159,19 @@ def check_advice(advice: Any, specs: Mapping[str, Spec]) -> Advice:
     clean = {}
     for name, spec in specs.items():
         try:
-            tensor = torch.as_tensor(advice[name])
+            tensor = torch.as_tensor(advice[name]).detach().cpu()
+            copied = tensor.to(torch.float64 if spec.low is None else torch.int64, copy=True)     # the caller may change theirs
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array") from None
+            raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array of numbers") from None
         if tuple(tensor.shape) != spec.shape:
             raise InputError(f"advice {name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)}")
         real = spec.low is None
         if tensor.is_complex() or (not real and tensor.is_floating_point()):
             raise InputError(f"advice {name!r} has dtype {tensor.dtype}; expected {'real numbers' if real else 'integers'}")
-        if real and not tensor.isfinite().all():
+        if real and not copied.isfinite().all():
             raise InputError(f"advice {name!r} holds NaN or infinity; expected finite numbers")
-        if not real and tensor.numel() and not (spec.low <= int(tensor.min()) and int(tensor.max()) <= spec.high):
-            raise InputError(f"advice {name!r} runs from {int(tensor.min())} to {int(tensor.max())}; "
+        if not real and copied.numel() and not (spec.low <= int(copied.min()) and int(copied.max()) <= spec.high):
+            raise InputError(f"advice {name!r} runs from {int(copied.min())} to {int(copied.max())}; "
                              f"expected {spec.low} to {spec.high}")
-        clean[name] = tensor.double() if real else tensor.long()
+        clean[name] = copied
     return clean

@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import torch
+
 from . import cost
 from .bound import Bound
-from .family import Advice, Model, Strategy, check_advice, parse_id
+from .family import Advice, InputError, Model, Strategy, check_advice, parse_id
 
 
 def strategies(model: Model) -> list[Strategy]:
@@ -33,6 +35,8 @@ def check(model: Model, strategy: str, advice: Advice, rank: int | None = None) 
     """
     preset, parameters = parse_id(strategy, strategies(model), rank)
     advice = check_advice(advice, preset.advice(parameters))
+    if torch.tensor(2.0**-149).double().item() == 0:
+        raise InputError("torch.set_flush_denormal(True) is set, so that tiny weights would be read as zero; set it to False")
     start = time.perf_counter()
     with cost.count() as counted:
         with cost.charge(sum(tensor.numel() for tensor in advice.values()), "advice read"):
@@ -42,7 +46,7 @@ def check(model: Model, strategy: str, advice: Advice, rank: int | None = None) 
         model=model.name, strategy=preset.full_id(parameters), correct=proved.correct, total=proved.total,
         flops=counted.flops, unexplained_dimensions=preset.unexplained_dimensions(parameters),
         advice_bytes=sum(tensor.numel() * tensor.element_size() for tensor in advice.values()),
-        seconds=time.perf_counter() - start, undecided=proved.undecided, case=proved.case)
+        seconds=time.perf_counter() - start, undecided=proved.undecided(), case=proved.case)
 
 
 def prove(model: Model, strategy: str, rank: int | None = None) -> Bound:

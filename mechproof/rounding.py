@@ -10,7 +10,8 @@ undecided, infinities and NaN never are.
 Facts relied on, each attacked against exact or ball arithmetic in tests/test_rounding.py:
 
 * IEEE double precision, round to nearest: one +, -, *, / or sqrt has relative error at most U = 2^-53, or
-  absolute error at most 2^-1022 where it underflows (also with flush to zero).
+  absolute error at most 2^-1022 where it underflows (also where results are flushed to zero;
+  inputs that are, torch.set_flush_denormal, are refused by `mechproof.check`).
 * An inner product of n terms has error at most gamma_n sum |a||b|, gamma_n = n U / (1 - n U), in any order
   of summation, with or without fused multiply-add (Higham, *Accuracy and Stability*, section 3.1).
 * torch.exp and torch.log in float64 are accurate to 4 U relative (SLEEF and libm state 1 ulp = 2 U).
@@ -141,7 +142,7 @@ class Ball:
         return Ball(mid, _up(self.rad / 4 + 8 * U), mid.new_ones(()))
 
     def negative(self) -> Tensor:
-        """Where the real number is negative for certain: an exact comparison, False for NaN and infinity."""
+        """Where the real number is negative for certain: an exact comparison, False for NaN or an infinite radius."""
         return self.mid < -self.rad
 
     def upper(self) -> Ball:

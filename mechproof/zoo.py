@@ -121,7 +121,7 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
             raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")
         if not tensor.isfinite().all():
             raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
-    own = {key: tensor.float().contiguous() for key, tensor in own.items()}
+    own = {key: tensor.to(torch.float32, copy=True).contiguous() for key, tensor in own.items()}
     family.sizes(own)
     return Model(name, family, own, metadata or {})
 

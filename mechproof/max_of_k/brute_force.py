@@ -39,6 +39,8 @@ class Axis:
 
     def merge(self, other: Axis) -> Axis:
         values = (self.values[..., :, None] + other.values[..., None, :]).flatten(-2)
+        with cost.charge(values.numel(), "merged axes"):
+            pass
         pairs = torch.cat([self.tokens.repeat_interleave(len(other.tokens), 0), other.tokens.repeat(len(self.tokens), 1)], 1)
         return Axis(values, pairs)
 
@@ -139,7 +141,8 @@ def count_right(model: Model) -> tuple[Tensor, int]:
                         doubtful += len(unsure)
                         for tokens in unsure:
                             right[tokens[-1], m] += truth.right(tokens)
-    with cost.charge(doubtful * n_ctx * d_vocab * sum(PRECISIONS) // 64, "decided in balls, per 64-bit word"):
+    in_balls = doubtful * n_ctx * d_vocab + (8 * d_vocab**2 * model.sizes["d_model"] if doubtful else 0)
+    with cost.charge(in_balls * sum(PRECISIONS) // 64, "decided in balls, tables and sums, per 64-bit word"):
         return right, doubtful
 
 

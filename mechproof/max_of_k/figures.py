@@ -305,5 +305,5 @@ def table_1(results: Mapping):
         ids, spread = row_ids(row), best_of(results, row_ids(row))
         ours = max((survey.bound(id) for id in ids), key=lambda b: b.correct)
         table.append({"proof": row, "authors' code": f"{theirs[ids].max() / ours.total:.3f}", "ours": f"{ours.accuracy_lower_bound:.3f}",
-                      "FLOP": short(ours.flops), f"ours, {len(spread)} models": f"{mean(spread):.3f} +- {stdev(spread):.3f}", "paper (unchecked)": PAPER[row]})
+                      "FLOP": short(ours.flops).replace(" ", ""), f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": PAPER[row]})
     return pandas.DataFrame(table).set_index("proof")

@@ -34,9 +34,10 @@ def losses(model: Model, skeleton: Skeleton, parameters: dict[str, int], right: 
         return s.check(model, gap_search.find(s, model, parameters), parameters)
 
     start, exact_scores = proved(skeleton), replace(skeleton, error=EXACT_QK)
-    steps = [start.correct + start.undecided, proved(exact_scores).correct,
+    undecided = start.undecided()
+    steps = [start.correct + undecided, proved(exact_scores).correct,
              exact_handling(exact_scores, model, parameters).correct,
              exact_handling(replace(exact_scores, direct=EXACT_EU), model, parameters).correct, right]
     lost = [after - before for before, after in zip(steps, steps[1:])]
-    counts = dict(zip(CAUSES, lost)) | {"rounding": start.undecided, "model errors": start.total - right}
+    counts = dict(zip(CAUSES, lost)) | {"rounding": undecided, "model errors": start.total - right}
     return {cause: Fraction(counts[cause], start.total) for cause in CAUSES}

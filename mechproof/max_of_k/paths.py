@@ -15,10 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from ..family import Model
 from ..rounding import Ball, inverse_sqrt
 
@@ -94,8 +90,3 @@ class Paths:
     @cached_property
     def PV(self) -> Ball:
         return (self.weight("W_pos") @ self.weight("W_V")) @ self.OU
-
-
-def lower_triangle(n: int) -> Float[Tensor, "n n"]:
-    """0 where the first index is at least the second, infinity above: added, it keeps q <= m."""
-    return torch.full((n, n), torch.inf, dtype=torch.float64).triu(1)

@@ -230,7 +230,7 @@ class Claims:
         return maximum(*ends) + votes.u[q, m]
 
     def tally(self, model: Model, alone: Ball, worst: Ball) -> Proved:
-        """Counts what is certain; `undecided` is what real arithmetic might still have accepted."""
+        """Counts what is certain; undecided is what real arithmetic might still have accepted."""
         v, n_ctx = self.gaps.shape[0], self.gaps.shape[2]
         q, m, n, g = self.rows.unbind(1)
         claimed_alone = torch.diagonal(self.gaps[:, :, 0]) >= 1
@@ -243,9 +243,8 @@ class Claims:
                 return count_sequences(counts, n_ctx) + int(single)
 
         proved = correct(worst.negative(), alone.negative())
-        with cost.charge(0, "what rounding cost: no part of the proof"):
-            undecided = correct(worst.mid < worst.rad, alone.mid < alone.rad) - proved
-        return Proved(proved, v**n_ctx, Explained(model, self, alone, worst), undecided)
+        return Proved(proved, v**n_ctx, Explained(model, self, alone, worst),
+                      lambda: correct(worst.mid < worst.rad, alone.mid < alone.rad) - proved)
 
 
 class Explained:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import inf, isfinite
 
 from flint import arb, arb_mat, ctx
 from torch import Tensor
@@ -22,10 +23,10 @@ PRECISIONS = (128, 512, 2048)
 def check_tokens(model: Model, tokens: Sequence[int]) -> list[int]:
     """The tokens as a list of ints, or one line that says what is wrong with them."""
     n_ctx, d_vocab = model["W_pos"].shape[0], model["W_E"].shape[0]
-    tokens = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
-    if len(tokens) != n_ctx or not all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens):
+    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    if not isinstance(tokens, (list, tuple)) or len(tokens) != n_ctx or not all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens):
         raise InputError(f"tokens {tokens} are no input of this model; expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
-    return tokens
+    return list(tokens)
 
 
 def _arb_mat(tensor: Tensor) -> arb_mat:
@@ -37,7 +38,7 @@ class Truth:
 
     def __init__(self, model: Model):
         self.model = model
-        self._tables = lru_cache(maxsize=1)(self._tables)
+        self._tables = lru_cache(maxsize=len(PRECISIONS))(self._tables)
 
     def _tables(self, precision: int) -> tuple[arb_mat, ...]:
         """A [v,v], B [v,K] divided by attn_scale; EU [v,v], OV [v,v], PV [K,v]."""
@@ -85,4 +86,8 @@ class Truth:
 
     def margin_lo(self, tokens: Sequence[int]) -> float:
         """A float at most the true margin (right logit minus the best wrong one)."""
-        return min(float(x.lower()) for x in self.margins(tokens, PRECISIONS[0]))
+        for precision in PRECISIONS:
+            lowest = [float(x.lower()) for x in self.margins(tokens, precision)]
+            if all(isfinite(x) for x in lowest):
+                break
+        return min(x if isfinite(x) else -inf for x in lowest)
