@@ -34,7 +34,7 @@ REDUCTIONS = frozenset("sum amax amin max min any all cumsum cummax cummin nonze
 FREE = frozenset(
     "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze gather index_select "
     "take_along_dim cat stack clone copy _to_copy detach alias arange zeros ones full empty new_zeros new_ones new_full "
-    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split "
+    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split repeat "
     "triu tril eye empty_strided scalar_tensor".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 

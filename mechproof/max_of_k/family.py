@@ -39,7 +39,7 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
         family="subcubic",
         cost=v * v * (6 * d + 40 * n_ctx + 100),
         parameters=ranks,
-        complexity=f"O({known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2)",
+        complexity="O(" + " + ".join(dict.fromkeys(f"{known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2".split(" + "))) + ")",
         search=lambda model, parameters: gap_search.find(skeleton, model, parameters),
         check=skeleton.check,
         advice=lambda parameters: skeleton.specs(sizes, parameters),

@@ -1,0 +1,192 @@
+"""Max-of-K against the reference case, the paper's formulas, and what the models are said to be."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from statistics import mean
+
+import pytest
+import torch
+from conftest import right_sequences, small_model
+
+import mechproof as mp
+from mechproof import zoo
+from mechproof.max_of_k import figures, losses, subcubic
+from mechproof.max_of_k.brute_force import count_right
+from mechproof.max_of_k.model import last_logits
+from mechproof.max_of_k.paths import Paths
+from mechproof.max_of_k.train import RECIPE, train
+from mechproof.max_of_k.truth import Truth
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    with open(zoo.DATA / "results" / "max-of-4-reference.csv") as file:
+        return {row["strategy"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def ours(reference):
+    return {s.id: mp.prove(reference, s.id) for s in mp.strategies(reference)}
+
+
+def test_the_exact_count_of_the_reference_model(ours, theirs):
+    assert ours["brute_force"].correct == 16_763_235 == int(theirs["brute_force"]["correct_count"])
+
+
+def test_all_102_names_and_unexplained_dimensions_are_the_papers(ours, theirs):
+    assert set(ours) == set(theirs) and len(ours) == 102
+    for name, row in theirs.items():
+        assert ours[name].unexplained_dimensions == int(row["effective_dimension_estimate"])
+
+
+def test_against_the_authors_own_verifier(ours, theirs):
+    assert ours["cubic"].correct >= int(theirs["cubic"]["correct_count"])
+    hundred = [name for name in ours if name.startswith("EUPU")]
+    assert sum(ours[name].correct >= int(theirs[name]["correct_count"]) for name in hundred) >= 95
+    assert all(bound.correct <= ours["brute_force"].correct for bound in ours.values())
+    assert all(bound.undecided == 0 for bound in ours.values())
+
+
+def test_best_subcubic_over_all_151_models():
+    results = zoo.results("max-of-4")
+    best = figures.best_of(results, [name for name in results["strategies"] if name.startswith("EUPU")])
+    assert len(best) == 151 and mean(best) >= 0.85
+    for row in results["models"]:
+        assert max(row["correct"]) <= row["accuracy"]["correct"]
+
+
+def test_shipped_results_are_what_the_code_gives():
+    results = zoo.results("max-of-4")
+    for i in (0, 77, 150):
+        row = results["models"][i]
+        model = mp.load(row["name"])
+        for name in results["strategies"][::20]:
+            bound, at = mp.prove(model, name), results["strategies"].index(name)
+            assert bound.correct == row["correct"][at]
+            assert bound.flops == pytest.approx(row["flops"][at], rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["able", "random", "huge scores"])
+def test_paths_give_the_models_own_logits(kind):
+    model = small_model(1, kind)
+    v, n_ctx = model.sizes["d_vocab"], model.sizes["n_ctx"]
+    tokens = torch.tensor(list(itertools.product(range(v), repeat=n_ctx)))
+    p, q = Paths(model), tokens[:, -1]
+    alpha = (p.A.mid[q[:, None], tokens] + p.B.mid[q]).softmax(1)
+    logits = p.EU.mid[q] + torch.einsum("bp,bpi->bi", alpha, p.OV.mid[tokens] + p.PV.mid)
+    expected = last_logits({k: t.double() for k, t in model.tensors.items()}, tokens)
+    torch.testing.assert_close(logits, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_brute_force_counts_every_cell(seed):
+    model = small_model(seed, ("able", "exact ties", "steep")[seed % 3])
+    right, _ = count_right(model)
+    cells = torch.zeros_like(right)
+    for t in right_sequences(model):
+        cells[t[-1], max(t)] += 1
+    assert (right == cells).all()
+
+
+def test_a_tie_is_wrong():
+    w = {k: t.clone() for k, t in small_model(3, "able").tensors.items()}
+    w["W_U"][:, 1:] = w["W_U"][:, :1]
+    model = zoo.model_from_tensors("tied", w)
+    assert right_sequences(model) == set() and mp.prove(model, "brute_force").correct == 0
+
+
+def test_margins_are_below_the_truth():
+    model = mp.load("max-of-4/1")
+    truth, g = Truth(model), torch.Generator().manual_seed(0)
+    for name in ("cubic", figures.NAMED_IDS["exact QK"], "brute_force"):
+        bound = mp.prove(model, name)
+        for tokens in torch.randint(64, (150, 4), generator=g).tolist():
+            case = bound.why(tokens)
+            if case.covered:
+                assert 0 < case.margin_lo <= min(float(x.upper()) for x in truth.margins(tokens, 128))
+
+
+def test_more_rank_certifies_more():
+    model = mp.load("max-of-4/2")
+    for name in ("svd", "max-diff", "max-diff-subproduct"):
+        id = f"EUPU-max-diff-exact--attn-mean-query+diff--attn-err-{name}"
+        counts = [mp.prove(model, id, rank=r).correct for r in (0, 1, 4, 16, 32)]
+        assert counts == sorted(counts) and counts[-1] > counts[1] > counts[0]
+
+
+def test_rank_32_is_nearly_exact():
+    model = mp.load("max-of-4/2")
+    exact = mp.prove(model, figures.NAMED_IDS["exact QK"]).correct
+    peeled = mp.prove(model, figures.NAMED_IDS["rank-r QK, rest by singular value"], rank=32).correct
+    assert peeled == pytest.approx(exact, rel=1e-3)
+
+
+def test_exact_attention_is_at_least_either_handling():
+    model = mp.load("max-of-4/3")
+    for handling in subcubic.HANDLINGS:
+        skeleton = subcubic.Skeleton("max_diff_exact", handling, "max_diff")
+        assert losses.exact_handling(skeleton, model, {"rank": 1}).correct >= mp.prove(model, figures.skeleton_id(skeleton)).correct
+
+
+@pytest.mark.parametrize("strategy", figures.NAMED_IDS)
+def test_losses_sum_to_what_is_not_certified(strategy):
+    skeleton = figures.NAMED[strategy]
+    if strategy == "cubic":
+        return
+    model = mp.load("max-of-4/4")
+    right = model.metadata["accuracy"]["correct"]
+    parts = losses.losses(model, skeleton, {"rank": 1}, right)
+    bound = mp.prove(model, figures.skeleton_id(skeleton))
+    assert sum(parts.values()) * bound.total == bound.total - bound.correct
+    assert min(parts.values()) >= -0.002
+
+
+def test_shipped_models_are_complete():
+    names = {entry["collection"]: 0 for entry in zoo.models()}
+    for entry in zoo.models():
+        names[entry["collection"]] += 1
+        assert ("correct" in entry["accuracy"]) == (entry["sizes"]["d_vocab"] ** entry["sizes"]["n_ctx"] <= 2**32)
+    assert names == {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
+                     "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-reference": 1}
+    for path in zoo.DATA.glob("*.safetensors"):
+        assert path.stat().st_size < 8 * 2**20
+
+
+@pytest.mark.parametrize("name", ["max-of-4/0", "max-of-4/150", "max-of-20/7", "max-of-4-v256/4", "max-of-4-reference/123"])
+def test_hashes_are_those_of_the_tensors(name):
+    model = mp.load(name)
+    assert model.sha256 == model.metadata["sha256"]
+
+
+def test_exact_accuracies_are_what_brute_force_gives():
+    for name in ("max-of-4/9", "max-of-4/99"):
+        model = mp.load(name)
+        assert mp.prove(model, "brute_force").correct == model.metadata["accuracy"]["correct"]
+
+
+def test_sampled_accuracies_hold_for_another_sample():
+    model = mp.load("max-of-20/3")
+    found, g = model.metadata["accuracy"], torch.Generator().manual_seed(99)
+    tokens = torch.randint(64, (40_000, 20), generator=g)
+    share = float((last_logits(model.tensors, tokens).argmax(1) == tokens.amax(1)).double().mean())
+    assert abs(share - found["right"] / found["sampled"]) < 5 * (0.002 / 40_000) ** 0.5
+
+
+def test_the_recipe_trains_and_repeats():
+    sizes = {"n_ctx": 3, "d_vocab": 8, "d_model": 16}
+    one, two, other = (train(sizes, seed, steps=400) for seed in (5, 5, 6))
+    assert all(torch.equal(one[k], two[k]) for k in one) and not torch.equal(one["W_E"], other["W_E"])
+    tokens = torch.cartesian_prod(*[torch.arange(8)] * 3)
+    assert (last_logits(one, tokens).argmax(1) == tokens.amax(1)).double().mean() > 0.8
+    assert RECIPE["steps"] == 3000
+
+
+@pytest.mark.parametrize("name", ["max-of-20/0", "max-of-10-v128/0", "max-of-5/0"])
+def test_counts_are_exact_integers_at_any_k(name):
+    model = mp.load(name)
+    bound = mp.prove(model, "cubic")
+    assert isinstance(bound.correct, int) and bound.total == model.sizes["d_vocab"] ** model.sizes["n_ctx"]
+    assert 0.2 < bound.accuracy_lower_bound < 1
+    assert bound.accuracy_lower_bound <= bound.correct / bound.total

@@ -1,0 +1,123 @@
+"""Attacks on the facts that rounding.py relies on, and on every operation of Ball, with exact or ball arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from flint import arb, ctx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mechproof import rounding
+from mechproof.rounding import Ball, U, cat, maximum, minimum
+
+numbers = st.floats(-1e6, 1e6, allow_nan=False, width=64)
+matrices = st.integers(1, 4).flatmap(lambda n: st.tuples(*[
+    st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=n, max_size=n)] * 2))
+
+
+def shaken(values, seed: int) -> tuple[Ball, list]:
+    """A ball around rounded numbers, and exact numbers inside it that are not its midpoints."""
+    g = torch.Generator().manual_seed(seed)
+    mid = torch.tensor(values, dtype=torch.float64)
+    rad = torch.rand((), generator=g, dtype=torch.float64) * 1e-3
+    shift = (2 * torch.rand(mid.shape, generator=g, dtype=torch.float64) - 1) * rad
+    inside = [[Fraction(float(m)) + Fraction(float(s)) for m, s in zip(*rows)] for rows in zip(mid.tolist(), shift.tolist())]
+    return Ball(mid, rad, mid.abs().amax()), inside
+
+
+def assert_inside(ball: Ball, exact) -> None:
+    for mids, truths in zip(ball.mid.tolist(), exact):
+        for mid, true in zip(mids, truths):
+            assert abs(Fraction(mid) - true) <= Fraction(float(ball.rad))
+            assert abs(mid) <= float(ball.mag)
+
+
+def matmul(a, b):
+    return [[sum((x * y for x, y in zip(row, column)), Fraction(0)) for column in zip(*b)] for row in a]
+
+
+@settings(max_examples=150, deadline=None)
+@given(matrices, st.integers(0, 10**6))
+def test_arithmetic_contains_the_exact_result(pair, seed):
+    (a, A), (b, B) = shaken(pair[0], seed), shaken(pair[1], seed + 1)
+    entrywise = lambda f: [[f(x, y) for x, y in zip(*rows)] for rows in zip(A, B)]
+    assert_inside(a + b, entrywise(lambda x, y: x + y))
+    assert_inside(a - b, entrywise(lambda x, y: x - y))
+    assert_inside(a * b, entrywise(lambda x, y: x * y))
+    assert_inside(a @ b, matmul(A, B))
+    assert_inside(minimum(a, b), entrywise(min))
+    assert_inside(maximum(a, b), entrywise(max))
+    assert_inside(cat([a, b], 0), A + B)
+    assert_inside(a.sum(1)[None], [[sum(row, Fraction(0)) for row in A]])
+    assert_inside(a.mean(1)[None], [[sum(row, Fraction(0)) / len(row) for row in A]])
+    assert_inside(a.abs(), [[abs(x) for x in row] for row in A])
+    assert all(Fraction(u) >= x for us, xs in zip(a.upper().mid.tolist(), A) for u, x in zip(us, xs))
+
+
+def arb_of(x: float) -> arb:
+    return arb(x)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(-800, 700), min_size=1, max_size=6), st.floats(0, 1e-3))
+def test_exp_logsumexp_logistic_contain_the_ball_result(xs, slack):
+    ball = Ball(torch.tensor([xs], dtype=torch.float64), torch.tensor(slack, dtype=torch.float64))
+    with ctx.workprec(200):
+        for sign in (-1, 1):
+            true = [arb_of(x) + sign * arb_of(slack) for x in xs]
+            results = [(ball.exp(), [t.exp() for t in true]),
+                       (ball.logsumexp(1)[:, None], [sum((t.exp() for t in true), arb(0)).log()]),
+                       (ball.logistic(), [1 / (1 + (-t).exp()) for t in true])]
+            for found, truths in results:
+                for mid, truth in zip(found.mid[0].tolist(), truths):
+                    assert abs(arb_of(mid) - truth) <= arb_of(float(found.rad))
+
+
+@pytest.mark.parametrize("function, low, high", [(torch.exp, -700, 700), (torch.log, 1e-300, 1e300)])
+def test_exp_and_log_err_by_less_than_the_four_units_allowed(function, low, high):
+    g = torch.Generator().manual_seed(0)
+    x = low + (high - low) * torch.rand(20_000, generator=g, dtype=torch.float64) ** 3
+    worst = 0.0
+    with ctx.workprec(200):
+        for a, b in zip(x.tolist(), function(x).tolist()):
+            true = getattr(arb_of(a), function.__name__)()
+            worst = max(worst, float((abs(arb_of(b) - true) / abs(true)).upper()))
+    assert worst <= 4 * U
+
+
+def test_inner_products_obey_gamma_n_in_whatever_order_they_are_summed():
+    g = torch.Generator().manual_seed(1)
+    for n in (3, 32, 500):
+        a, b = (torch.randn(n, generator=g, dtype=torch.float64) * 10 ** (6 * torch.rand(n, generator=g, dtype=torch.float64)) for _ in range(2))
+        exact = sum(Fraction(x) * Fraction(y) for x, y in zip(a.tolist(), b.tolist()))
+        size = sum(abs(Fraction(x) * Fraction(y)) for x, y in zip(a.tolist(), b.tolist()))
+        assert abs(Fraction(float(a @ b)) - exact) <= Fraction(n) * Fraction(U) / (1 - n * Fraction(U)) * size
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 32, 100])
+def test_inverse_and_inverse_sqrt(n):
+    with ctx.workprec(200):
+        for ball, true in ((rounding.inverse(n), 1 / arb(n)), (rounding.inverse_sqrt(n), 1 / arb(n).sqrt())):
+            assert abs(arb_of(float(ball.mid)) - true) <= arb_of(float(ball.rad))
+
+
+def test_overflow_infinity_and_nan_certify_nothing():
+    big = Ball(torch.full((2, 2), -1e308, dtype=torch.float64))
+    one = Ball(torch.ones(2, 2, dtype=torch.float64))
+    for doubtful in (big + big, big @ one, big * 10.0, Ball(torch.full((2,), torch.nan)), (big - big).exp() * big * 1e10):
+        assert not doubtful.negative().any()
+    assert not (one - one).negative().any() and (-one).negative().all()
+
+
+def test_underflow_stays_inside():
+    tiny = Ball(torch.tensor([[2.0**-600]], dtype=torch.float64))
+    assert_inside(tiny * tiny, [[Fraction(2) ** -1200]])
+    assert_inside(tiny @ tiny, [[Fraction(2) ** -1200]])
+
+
+def test_empty_products_are_zero():
+    nothing = Ball(torch.zeros(3, 0, dtype=torch.float64))
+    assert (nothing @ nothing.T).mid.abs().max() == 0
