@@ -14,7 +14,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _WHERE = {"load": "zoo", "models": "zoo", "strategies": "proving", "search": "proving", "check": "proving", "prove": "proving",
-          "Bound": "bound", "Case": "bound", "Model": "family", "InputError": "family", "explore": "explore"}
+          "Bound": "bound", "Case": "bound", "Model": "family", "InputError": "family"}
 __all__ = sorted(_WHERE)
 
 

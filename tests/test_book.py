@@ -1,0 +1,115 @@
+"""The chapters: executed, strict, deterministic, and runnable for other models."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_every_code_cell_has_run_in_order(path):
+    """A cell that has not run is never compared by nbval, so that a stripped notebook would pass."""
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert any("parameters" in c.metadata.get("tags", []) and "hide-input" in c.metadata["tags"] for c in cells)
+    assert all(o.output_type != "error" and o.get("name") != "stderr" for c in cells for o in c.outputs)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_chapters_carry_no_widget_state_or_times(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert "widgets" not in notebook.metadata
+    assert all("execution" not in c.metadata for c in notebook.cells)
+    assert max(c.source.count("\n") + 1 for c in notebook.cells if c.cell_type == "code") <= 13
+
+
+def nbval(path: Path) -> subprocess.CompletedProcess:
+    # the kernel of a copied notebook still finds the installed library
+    return subprocess.run([sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
+                           "--rootdir", str(ROOT), str(path)], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "MECHPROOF_MODE": "page"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stream", "alt text"])
+def test_one_changed_digit_fails_the_strict_check(tmp_path, kind):
+    """nbval on a shortened chapter passes as it is, and fails when one digit of a committed output is changed."""
+    notebook = nbformat.read(ROOT / "book" / "max_of_k.ipynb", as_version=4)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    picked = "figures.path_maps" if kind == "alt text" else "print(model)"
+    keep = [*code[:2], next(c for c in code if picked in c.source)]
+    for i, cell in enumerate(keep):
+        cell.execution_count = i + 1
+    notebook.cells = keep
+    path = tmp_path / "short.ipynb"
+    nbformat.write(notebook, path)
+    assert nbval(path).returncode == 0
+
+    output = keep[-1].outputs[0]
+    text = output.text if kind == "stream" else output.data["text/html"]
+    where = re.search(r"\d{7}" if kind == "stream" else r'alt="[^"]*?(\d+)%', text)
+    at = where.start() if kind == "stream" else where.start(1)
+    changed = text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+    if kind == "stream":
+        output.text = changed
+    else:
+        output.data["text/html"] = changed
+    nbformat.write(notebook, path)
+    assert nbval(path).returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", [
+    {"seed": 17, "K": 4, "rank": 4, "strategy": "EUPU-max-diff-exact--attn-mean-query+diff--attn-err-max-diff-subproduct"},
+    {"seed": 3, "K": 10, "rank": 2, "strategy": "EUPU-mean-query+max-diff--attn-mean-query+diff--attn-err-max-diff"}])
+def test_papermill_runs_the_chapter_for_another_model(tmp_path, parameters, monkeypatch):
+    import papermill
+    monkeypatch.setenv("MECHPROOF_MODE", "page")
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(str(ROOT / "book" / "max_of_k.ipynb"), str(out), parameters=parameters, cwd=str(tmp_path),
+                               kernel_name="python3", execution_timeout=300, progress_bar=False)
+    text = "".join(str(o) for c in nbformat.read(out, as_version=4).cells if c.cell_type == "code" for o in c.outputs)
+    assert f"max-of-{parameters['K']}/{parameters['seed']}" in text and f"'rank': {parameters['rank']}" in text
+
+
+def test_the_readme_states_its_size():
+    library = [p for p in (ROOT / "mechproof").rglob("*.py")]
+    lines = sum(len(p.read_text().splitlines()) for p in library)
+    stated = int(re.search(r"library is ([\d ]+) lines", (ROOT / "README.md").read_text().replace("\n", " ")).group(1).replace(" ", ""))
+    assert abs(stated - lines) <= 0.03 * lines and lines <= 4000
+
+
+def test_the_repository_is_small_and_holds_no_pickles():
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: nothing to list")
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    present = [ROOT / f for f in files if f and (ROOT / f).exists()]
+    assert sum(p.stat().st_size for p in present) < 60 * 2**20
+    assert not [p for p in present if p.suffix in (".pt", ".pth", ".pkl", ".pickle", ".npy", ".npz")]
+
+
+def test_no_function_is_long_or_takes_much():
+    import ast
+    for path in (ROOT / "mechproof").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 45, f"{path.name}:{node.name} is {node.end_lineno - node.lineno + 1} lines long"
+                assert len(node.args.args + node.args.kwonlyargs) <= 8, f"{path.name}:{node.name} takes too much"
+
+
+def test_doctests():
+    import doctest
+    import importlib
+    for name in ("mechproof", "mechproof.bound", "mechproof.cost", "mechproof.product_bounds", "mechproof.rounding", "mechproof.zoo", "mechproof.max_of_k.train"):
+        result = doctest.testmod(importlib.import_module(name))
+        assert result.failed == 0 and result.attempted > 0, name

@@ -1,0 +1,88 @@
+"""The two faces of an explorer: the page's element and the live widgets."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from mechproof import explore as module
+from mechproof.explore import explore
+from mechproof.family import InputError
+
+
+def draw(figure, kind, rank):
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    height = 0 if kind == "flat" else rank
+    axes.bar([0], [height])
+    return f"height {height}", f"One bar of height {height}"
+
+
+def toy(**changes):
+    settings = {"start": {"kind": "high", "rank": 2}, "idle": lambda kind, rank: ("rank",) if kind == "flat" else ()}
+    return explore(draw, **{**settings, **changes}, kind={"flat": "flat", "high": "high & mighty"}, rank=range(4))
+
+
+def payload(html: str, name: str):
+    return json.loads(re.search(rf"<script type=\"application/json\" {name}>(.*?)</script>", html, re.S).group(1).replace("<\\/", "</"))
+
+
+def test_the_element_holds_every_setting():
+    html = toy().html()
+    alts, frames = payload(html, "data-alts"), payload(html, "data-frames")
+    assert alts["sizes"] == [2, 4] and len(alts["settings"]) == 8
+    assert [s["headline"] for s in alts["settings"]] == ["height 0"] * 4 + [f"height {r}" for r in range(4)]
+    assert len(frames["frames"]) <= 5            # equal pictures are stored once
+    assert 'alt="One bar of height 2"' in html and "high &amp; mighty" in html and html.count("data-explorer") == 1
+
+
+def test_idle_controls_are_those_without_effect():
+    """What `idle` declares is what the frames show: along an idle control nothing changes."""
+    settings = payload(toy().html(), "data-alts")["settings"]
+    for start in (0, 4):
+        same = len({s["frame"] for s in settings[start : start + 4]}) == 1
+        assert all((1 in s["idle"]) == same for s in settings[start : start + 4])
+
+
+def test_drawing_again_gives_the_same_bytes():
+    assert toy().html() == toy().html()
+
+
+def test_too_many_frames_and_bad_starts_are_refused():
+    with pytest.raises(InputError, match="401 settings; at most 400"):
+        explore(lambda figure, rank: ("", ""), rank=range(401)).html()
+    with pytest.raises(InputError, match="start rank=9 is no value"):
+        explore(draw, {"rank": 9}, rank=range(4))
+
+
+@pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "VSCODE_PID", "MECHPROOF_MODE"])
+def test_live_where_a_frontend_is_attached(monkeypatch, variable):
+    for name in ("JPY_SESSION_NAME", "VSCODE_PID", "MECHPROOF_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not module.is_live()
+    monkeypatch.setenv(variable, "live")
+    assert module.is_live()
+
+
+def test_live_widgets_answer_and_disable():
+    box = toy().widget()
+    kind, rank, picture = box.children
+    assert "height 2" in picture.value
+    rank.value = 3
+    assert "height 3" in picture.value and "One bar of height 3" in picture.value
+    kind.value = "flat"
+    assert rank.disabled and "height 0" in picture.value
+
+
+def test_asking_on_the_page_and_in_python():
+    import mechproof as mp
+    from mechproof.max_of_k import figures
+    from mechproof.max_of_k.ask import Ask
+    bound = mp.prove(mp.load("max-of-4/0"), figures.NAMED_IDS["exact QK"])
+    ask = Ask(bound, [3, 41, 17, 29])
+    assert ask.answer("3 41 17 29").startswith("Certified") and ask.answer("3, 41, 40, 29").startswith("Not certified")
+    assert "expected 4 whole numbers" in ask.answer("3 4") and "<script>" in ask.html() and ask.html() == ask.html()
+    field, out = ask.widget().children
+    field.value = "1 2 3 64"
+    assert "expected 4 whole numbers" in out.value
