@@ -15,7 +15,7 @@ book: $(READY)
 	@echo "The book is ready: open file://$(CURDIR)/_build/html/index.html"
 
 test: book
-	$(BIN)/python -m pytest tests -m "not exhaustive"
+	$(BIN)/python -m pytest tests -n 2 --dist worksteal -m "not exhaustive"
 	MECHPROOF_MODE=page $(BIN)/python -m pytest --nbval book
 
 lab: $(READY)
@@ -24,7 +24,7 @@ lab: $(READY)
 exhaustive: $(READY)
 	$(BIN)/python benchmarks/max_of_k.py
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python -m pytest tests -m exhaustive
+	$(BIN)/python -m pytest tests -n 2 -m exhaustive
 
 lint: $(READY)
 	$(BIN)/ruff check .

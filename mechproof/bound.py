@@ -35,7 +35,7 @@ def percent_lo(correct: int, total: int, digits: int = 4) -> str:
     return f"{whole}.{part:0{places}d}".rstrip("0").rstrip(".") + "%" if places else f"{whole}%"
 
 
-def short(n: float, unit: str = "") -> str:
+def short(n: int | float, unit: str = "") -> str:
     """A count for people: 12 800, 35.1 M, 3.2 G, 8.5e23."""
     if n < 10**5:
         return f"{floor(n):,}".replace(",", " ") + (f" {unit}" if unit else "")
@@ -50,8 +50,13 @@ class Case:
     """One input as a proof sees it: is it certified, by which case, with which margin in logits."""
 
     covered: bool
-    margin_lo: float | None     # certified lower bound on (right logit - best wrong logit); None if no case applies
     reason: str
+    margin: Callable[[], float | None] = field(default=lambda: None, repr=False, compare=False)     # worked out when asked for
+
+    @property
+    def margin_lo(self) -> float | None:
+        """Certified lower bound on the right logit minus the best wrong one; None if no case applies."""
+        return self.margin()
 
     def __repr__(self) -> str:
         margin = "" if self.margin_lo is None else f" · margin >= {self.margin_lo:.4g} logits"

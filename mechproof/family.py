@@ -151,7 +151,7 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
     return strategy, values
 
 
-def check_advice(advice: Any, specs: Mapping[str, Spec]) -> Advice:
+def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
     """The advice as int64 and float64 tensors, or one line that says which entry is wrong and what would do."""
     if not isinstance(advice, Mapping) or set(advice) != set(specs):
         names = sorted(advice) if isinstance(advice, Mapping) else type(advice).__name__

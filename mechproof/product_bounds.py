@@ -24,26 +24,28 @@ from itertools import accumulate
 from operator import matmul
 
 import torch
+from jaxtyping import Float
 
 from .rounding import Ball, _up, inverse_sqrt, minimum
 
-Factors = Sequence[Ball]
-RowBound = Callable[[Factors], Ball]
+Factors = Sequence[Ball]                           # M1 [q, a], M2 [a, b], ..., Mn [z, k]
+Rows = Float[Ball, " q"]
+RowBound = Callable[[Factors], Rows]
 
 SQUARINGS = 5
 
 
-def row_range(x: Ball) -> Ball:
+def row_range(x: Float[Ball, "*rows k"]) -> Float[Ball, "*rows"]:
     """Largest minus smallest entry of each row."""
     return x.amax(-1) - x.amin(-1)
 
 
-def exact(factors: Factors) -> Ball:
+def exact(factors: Factors) -> Rows:
     """The row ranges of the product itself.  Complexity: one matmul a factor, O(q a k)."""
     return row_range(list(accumulate(factors, matmul))[-1])
 
 
-def per_dimension(factors: Factors) -> Ball:
+def per_dimension(factors: Factors) -> Rows:
     """min over break points of |M1..Mj| range(Mj+1..Mn): each inner dimension at its worst.
 
     Complexity: every partial product, O(q a b) each.  Source: Gross et al. 2024, appendix G ("max row diff").
@@ -54,7 +56,7 @@ def per_dimension(factors: Factors) -> Ball:
     return list(accumulate(bounds, minimum))[-1]
 
 
-def recursive(factors: Factors) -> Ball:
+def recursive(factors: Factors) -> Rows:
     """|M1| |M2| ... range(Mn), from right to left.  Complexity: O(sum of the factors' sizes)."""
     bound = row_range(factors[-1])
     for factor in reversed(factors[:-1]):
@@ -67,7 +69,7 @@ def with_mean(bound: RowBound) -> RowBound:
 
     Complexity: that of `bound`, and one vector through all factors.
     """
-    def bounded(factors: Factors) -> Ball:
+    def bounded(factors: Factors) -> Rows:
         first, *rest = factors
         mean = first.mean(0)
         through = list(accumulate([mean, *rest], matmul))[-1]
@@ -75,7 +77,7 @@ def with_mean(bound: RowBound) -> RowBound:
     return bounded
 
 
-def recursive_means(factors: Factors) -> Ball:
+def recursive_means(factors: Factors) -> Rows:
     """`recursive` with the mean row taken out at every level.  Complexity: as `recursive`, times the factors."""
     first, *rest = factors
     if not rest:
@@ -85,7 +87,7 @@ def recursive_means(factors: Factors) -> Ball:
     return (first - mean).abs() @ recursive_means(rest) + row_range(through)
 
 
-def sigma_hi(left: Ball, right: Ball) -> Ball:
+def sigma_hi(left: Float[Ball, "q a"], right: Float[Ball, "a k"]) -> Float[Ball, ""]:
     """At least the largest singular value of left @ right, [].
 
     Theorem (book, "spectral rung"): with G = (left^T left)(right right^T), whose eigenvalues are the squared
@@ -105,7 +107,7 @@ def sigma_hi(left: Ball, right: Ball) -> Ball:
     return Ball(_up(power.sqrt()))
 
 
-def spectral(factors: Factors) -> Ball:
+def spectral(factors: Factors) -> Rows:
     """sqrt2 sigma_1, since two unit vectors differ by at most sqrt2; the same number for every row."""
     left, right = factors
     bound = sigma_hi(left, right) * (inverse_sqrt(2) * 2.0)

@@ -27,7 +27,7 @@ def search(model: Model, strategy: str, rank: int | None = None) -> Advice:
     return preset.search(model, parameters)
 
 
-def check(model: Model, strategy: str, advice: Advice, rank: int | None = None) -> Bound:
+def check(model: Model, strategy: str, advice: object, rank: int | None = None) -> Bound:
     """The proof: a sound Bound from weights and advice.
 
     Errors: InputError, in one line, for an unknown id and for advice of the wrong names, shapes or kind.

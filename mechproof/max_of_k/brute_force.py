@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cost
@@ -34,8 +35,8 @@ LIMIT = 2**33           # more sequences than this are not enumerated
 class Axis:
     """Consecutive free positions: values [i, q, n] to add, and the tokens [n, positions] they stand for."""
 
-    values: Tensor
-    tokens: Tensor
+    values: Float[Tensor, "i q n"]
+    tokens: Int[Tensor, "n positions"]
 
     def merge(self, other: Axis) -> Axis:
         values = (self.values[..., :, None] + other.values[..., None, :]).flatten(-2)
@@ -111,13 +112,13 @@ class Cells:
             yield queries, [own] + [self.axis(p, t, queries) for p, t in enumerate(tokens)]
 
 
-def undecided_sequences(block: Tensor, error: Tensor, q0: int, a: Axis, b: Axis) -> list[list[int]]:
+def undecided_sequences(block: Float[Tensor, "q a b"], error: Tensor, q0: int, a: Axis, b: Axis) -> list[list[int]]:
     """The sequences of a block that float64 cannot decide (NaN included)."""
     at = (~((block > error) | (block < -error))).nonzero().tolist()
     return [a.tokens[x].tolist() + b.tokens[y].tolist() + [q0 + q] for q, x, y in at]
 
 
-def count_right(model: Model) -> tuple[Tensor, int]:
+def count_right(model: Model) -> tuple[Int[Tensor, "q m"], int]:
     """Right sequences in every (query, maximum) cell, [v, v] int64, and how many needed balls.
 
     Errors: InputError when there are more than 2^33 sequences.  Complexity: O(v^(K+1)).
@@ -161,7 +162,8 @@ def check(model: Model, advice: dict, parameters: dict) -> Proved:
     def case(tokens: Sequence[int]) -> Case:
         tokens = check_tokens(model, tokens)
         covered = truth.right(tokens)
-        return Case(covered, truth.margin_lo(tokens), "this very sequence was tried" + ("" if covered else ", and it is wrong"))
+        reason = "this very sequence was tried" + ("" if covered else ", and it is wrong")
+        return Case(covered, reason, lambda: truth.margin_lo(tokens))
 
     with cost.charge(right.numel(), "total"):
         return Proved(int(right.sum()), model.sizes["d_vocab"] ** model.sizes["n_ctx"], case)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from math import comb, log2
 
+from jaxtyping import Int
 from torch import Tensor
 
 from .. import cost
 
 
-def count_sequences(groups: Tensor, n_ctx: int) -> int:
+def count_sequences(groups: Int[Tensor, "n c"], n_ctx: int) -> int:
     """Sum of groups[n, c] C(K-1, n) c^n: n of the K-1 other positions hold one of c tokens each, the rest the maximum.
 
     Shapes: groups [<= K, v + 1] integer, how many groups have this n and c.

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..bound import Case
@@ -42,11 +43,11 @@ class Tables:
     """
 
     paths: Paths
-    slot: Ball
-    U: Ball
-    V: Ball
-    P_m: Ball
-    P_k: Ball
+    slot: Float[Ball, "q p"]
+    U: Float[Ball, "q m"]
+    V: Float[Ball, "m x"]
+    P_m: Float[Ball, "q n 2"]
+    P_k: Float[Ball, "q n 2"]
 
     @classmethod
     def of(cls, model: Model) -> Tables:
@@ -62,13 +63,13 @@ class Tables:
         P_m, P_k = ((others * Ball(share)).sum(3) for share in (held, 1 - held))
         return cls(paths, slot, wrong_over_right(paths.EU), cat([vote[None] for vote in votes], 0), P_m, P_k)
 
-    def token(self, q: Tensor) -> Ball:
+    def token(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m x"]:
         """exp(A[q,x]) for x <= m, [q, m, x], shifted by the largest of them: nothing overflows, nothing needed vanishes."""
         A, every = self.paths.A[q], torch.arange(self.paths.d_vocab)
         allowed = A.pick(lambda a: a[:, None].masked_fill(every > every[:, None], -torch.inf))
         return (allowed - Ball(A.mid.cummax(1).values[:, :, None])).exp()
 
-    def mixed(self, q: Tensor) -> Ball:
+    def mixed(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m k n 2"]:
         """Wrong minus right times the denominator, [q, m, k, n-1, arrangement], for queries q.  Complexity: O(v^2 K) a query."""
         every = torch.arange(self.paths.d_vocab)
         G = self.token(q) * (self.U[q][:, :, None] + self.V)                                    # [q, m, x]
@@ -77,12 +78,12 @@ class Tables:
         P_m, P_k = self.P_m[q][:, None, None], self.P_k[q][:, None, None]
         return (G_q[:, :, None, None, None] + P_m * G_m[:, :, None, None, None]) + P_k * G[..., None, None]
 
-    def denominator(self, q: int, m: int) -> Ball:
+    def denominator(self, q: int, m: int) -> Float[Ball, "k n 2"]:
         """The softmax denominator of the groups of (q, m), [k, n-1, arrangement]."""
         token = self.token(torch.tensor([q]))[0, m]
         return self.slot[q, -1] * token[q] + self.P_m[q] * token[m] + self.P_k[q] * token[:, None, None]
 
-    def plain(self, q: Tensor) -> Ball:
+    def plain(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m"]:
         """Wrong minus right times the denominator of the sequences m, ..., m, q, [q, m].  Complexity: O(v^2) a query."""
         EU, OV, PV, every = self.paths.EU, self.paths.OV, self.paths.PV, torch.arange(self.paths.d_vocab)
         token, others = self.token(q), self.slot[q, :-1]
@@ -119,8 +120,8 @@ class Explained:
 
     model: Model
     tables: Tables
-    safe: Tensor
-    single: Tensor
+    safe: Bool[Tensor, "q m k n"]
+    single: Bool[Tensor, "q m"]
 
     def __call__(self, tokens: Sequence[int]) -> Case:
         tokens = check_tokens(self.model, tokens)
@@ -130,11 +131,12 @@ class Explained:
         group = f"query {q}, maximum {m}, {n} other token{'s' * (n != 1)} below it"
         if n == 0:
             covered = bool(self.single[q, m])
-            return Case(covered, self._margin(q, m, None, 0) if covered else None, f"group ({group}), tried logit by logit")
+            return Case(covered, f"group ({group}), tried logit by logit", lambda: self._margin(q, m, None, 0) if covered else None)
         outside = [k for k in others if not self.safe[q, m, k, n - 1]]
         if outside:
-            return Case(False, None, f"group ({group}) does not admit {', '.join(map(str, outside))}: it might be wrong with {n} of them")
-        return Case(True, min(self._margin(q, m, k, n) for k in others), f"group ({group}), each of them admitted: {', '.join(map(str, others))}")
+            return Case(False, f"group ({group}) does not admit {', '.join(map(str, outside))}: it might be wrong with {n} of them")
+        return Case(True, f"group ({group}), each of them admitted: {', '.join(map(str, others))}",
+                    lambda: min(self._margin(q, m, k, n) for k in others))
 
     def _margin(self, q: int, m: int, k: int | None, n: int) -> float:
         """At least (right - wrong): the numerator's certain part over the largest denominator."""

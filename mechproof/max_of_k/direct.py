@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..family import Advice, Spec
@@ -17,10 +18,10 @@ from ..product_bounds import row_range
 from ..rounding import Ball
 from .paths import Paths
 
-Split = tuple[Ball, Ball]      # b [v], u broadcastable to [query, maximum]
+Split = tuple[Float[Ball, " v"], Float[Ball, "q_or_1 m_or_1"]]      # b, and u that broadcasts to [query, maximum]
 
 
-def best_other(x: Tensor) -> Tensor:
+def best_other(x: Float[Tensor, "*r v"]) -> Float[Tensor, "*r v"]:
     """max over i != m of x[r,i], for every m, from the two largest entries of each row.  Complexity: O(r v)."""
     at = x.argmax(-1, keepdim=True)
     is_top = torch.arange(x.shape[-1]) == at
@@ -28,7 +29,7 @@ def best_other(x: Tensor) -> Tensor:
     return torch.where(is_top, second, x.amax(-1, keepdim=True))
 
 
-def wrong_over_right(x: Ball) -> Ball:
+def wrong_over_right(x: Float[Ball, "*r v"]) -> Float[Ball, "*r v"]:
     """max_{i != m} x[r,i] - x[r,m], [r, m]: by how much a wrong logit may beat m."""
     return x.pick(best_other) - x
 

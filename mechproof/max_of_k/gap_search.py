@@ -15,6 +15,7 @@ from functools import lru_cache
 from math import comb
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..family import Advice, Model, Parameters
@@ -22,6 +23,7 @@ from . import direct, scores
 from .paths import Paths
 from .subcubic import Attention, Line, Skeleton, Votes
 
+Interval = Float[Tensor, "q m G"]
 CHUNK = 2**17          # numbers in a block of maxima
 SAFETY = 1e-9          # keep clear of what rounding would refuse
 
@@ -62,7 +64,7 @@ def known_votes(model: Model, way: str) -> tuple[Advice, Votes]:
     return hints, Votes.of(paths, direct.WAYS[way], hints)
 
 
-def tangent_points(votes: Votes) -> Tensor:
+def tangent_points(votes: Votes) -> Float[Tensor, "m G"]:
     """[m, G-1]: the least attention at which (*) turns negative for a typical query, exactly in i.
 
     L_i + a R_i + (1 - a) W + u < 0 iff a (W - R_i) > L_i + W + u; there the reference attention costs nothing.
@@ -76,7 +78,7 @@ def tangent_points(votes: Votes) -> Tensor:
     return ratio.masked_fill(torch.eye(v, dtype=torch.bool)[:, None], -torch.inf).amax(2).clamp(0, 1)
 
 
-def passing(line: Line, W: Tensor, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+def passing(line: Line, W: Float[Tensor, "m G"], u: Float[Tensor, "q m 1"], m: Int[Tensor, " m"]) -> tuple[Interval, Interval]:
     """The interval of attentions at which (*) is negative, [q, m, G-1] both: one inequality for each slope of `line`."""
     at, ref, up, down = (getattr(line, name).mid[m, : W.shape[1]] for name in ("at", "ref", "up", "down"))
     low, high = torch.full_like(u + W, -torch.inf), torch.full_like(u + W, torch.inf)
@@ -88,7 +90,8 @@ def passing(line: Line, W: Tensor, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor
     return low.clamp(0, 1).logit(), high.clamp(0, 1).logit()
 
 
-def covered(m: Tensor, line: Line, votes: Votes, attention: Attention) -> tuple[Tensor, Tensor]:
+def covered(m: Int[Tensor, " m"], line: Line, votes: Votes,
+            attention: Attention) -> tuple[Float[Tensor, "m n G"], Int[Tensor, "q m n G"]]:
     """For maxima m, every n and smallest gap G: sequences covered [m, n-1, G-1], and the largest token each query covers.
 
     The second is [q, m, n-1, G-1], -1 where the group cannot be claimed.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..family import InputError
@@ -43,7 +44,7 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     return found
 
 
-def last_logits(weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+def last_logits(weights: Mapping[str, Tensor], tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch v"]:
     """Logits at the last position, [batch, d_vocab], of the model as written, in the weights' precision.
 
     Shapes: tokens [batch, n_ctx] integer.  Complexity: O(batch (K d^2 + d v)).

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -31,11 +32,11 @@ Sizes = dict[str, int]
 class Scores:
     """An approximate table and its error: |(A - Ahat)[q,k] - (A - Ahat)[q,k']| <= eps[q] for all k, k'."""
 
-    Ahat: Ball
-    eps: Ball
+    Ahat: Float[Ball, "q k"]
+    eps: Float[Ball, " q"]
 
 
-def peel(factor: Ball, a: Ball, b: Ball) -> tuple[Ball, Ball]:
+def peel(factor: Float[Ball, "n d"], a: Float[Ball, "d r"], b: Float[Ball, "d r"]) -> tuple[Float[Ball, "n r"], Float[Ball, "n d"]]:
     """(F a, F - (F a) b^T): the part along the advice a, b [., r] and what is left, for any a and b."""
     along = factor @ a
     return along, factor - along @ b.T
@@ -79,7 +80,7 @@ def four_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:
     return {f"{side}_{name}": Spec(shape) for name, shape in shapes.items() for side in ("a", "b")}
 
 
-def columns(x: Tensor, n: int) -> Tensor:
+def columns(x: Float[Tensor, "d r"], n: int) -> Float[Tensor, "d {n}"]:
     """The first n columns, filled up with zeros where there are fewer."""
     return pad(x[:, :n], (0, max(0, n - x.shape[1])))
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .. import cost
@@ -77,7 +78,7 @@ def _over_wrong(x: Ball, largest: bool = True) -> Ball:
     return x.pick(lambda t: getattr(t.masked_fill(torch.eye(len(t), dtype=torch.bool), fill), "amax" if largest else "amin")(1))
 
 
-def drop_average(votes: Votes, reference: Tensor) -> Line:
+def drop_average(votes: Votes, reference: Float[Tensor, "m n"]) -> Line:
     """max_i L + a max_i R: forgets that the same wrong token must be worst in both.  Complexity: O(v^2)."""
     at, slope = _over_wrong(votes.L), _over_wrong(votes.R)
     n = reference.shape[1]
@@ -85,7 +86,7 @@ def drop_average(votes: Votes, reference: Tensor) -> Line:
     return Line(wide(at), Ball(torch.zeros_like(reference)), wide(slope), wide(slope))
 
 
-def mean_query(votes: Votes, reference: Tensor) -> Line:
+def mean_query(votes: Votes, reference: Float[Tensor, "m n"]) -> Line:
     """Exact at a reference attention, and from there the steepest slope upwards, the flattest downwards.
 
     Complexity: O(v^2 K).
@@ -121,7 +122,7 @@ HANDLINGS = {"mean_query+diff": Handling("reference attention", mean_query),
              "drop_average_query_per_output_logit_reasoning": Handling("maxima apart", drop_average)}
 
 
-def holds_maximum(n_ctx: int) -> Tensor:
+def holds_maximum(n_ctx: int) -> Bool[Tensor, "{n_ctx-1} 2 2 {n_ctx}"]:
     """Which slots hold the maximum, [n-1, (q = m, q < m), (lowest, highest), slot]: K-1 sorted slots, then the query's.
 
     The query's slot is fixed, to m if q = m and else not; the other copies of m take the lowest or highest slots.
@@ -133,7 +134,7 @@ def holds_maximum(n_ctx: int) -> Tensor:
     return torch.stack([torch.cat([arrangement, query], 2) for arrangement in (lowest, highest)], 2)
 
 
-def position_odds(B: Ball) -> Ball:
+def position_odds(B: Float[Ball, "q p"]) -> Float[Ball, "q p-1 2 2"]:
     """Log odds against the maximum from positions alone, [q, n-1, (q = m, q < m), (worst, best)].
 
     Total attention to m is logistic(score difference - odds).  Complexity: O(v K^2).
@@ -193,7 +194,7 @@ class Skeleton:
         return claims.tally(model, constant_sequences(paths), claims.worst(votes, attention, line))
 
 
-def constant_sequences(paths: Paths) -> Ball:
+def constant_sequences(paths: Paths) -> Float[Ball, " m"]:
     """Wrong minus right of the v sequences m, m, ..., m, [m]: so few that they are tried.  Complexity: O(v^2 (d + K))."""
     alpha = (paths.B - paths.B.logsumexp(1)[:, None]).exp()
     logits = paths.EU + paths.OV + alpha @ paths.PV
@@ -204,9 +205,9 @@ def constant_sequences(paths: Paths) -> Ball:
 class Claims:
     """The claimed groups that exist, n >= 1, as columns; the smallest gap of each (m, n); which n = 0 are claimed."""
 
-    gaps: Tensor        # [q, m, n], the advice
-    rows: Tensor        # [group, (q, m, n, g)]
-    nearest: Tensor     # [m, n]: W must hold up to this close to the maximum, for every group that uses it
+    gaps: Int[Tensor, "q m n"]        # the advice
+    rows: Int[Tensor, "group 4"]      # (q, m, n, g)
+    nearest: Int[Tensor, "m n"]       # W must hold up to this close to the maximum, for every group that uses it
 
     @classmethod
     def of(cls, gaps: Tensor) -> Claims:
@@ -217,7 +218,7 @@ class Claims:
         q, m, n = exists.nonzero().unbind(1)
         return cls(gaps, torch.stack([q, m, n, gaps[q, m, n]], 1), torch.where(exists, gaps, v).amin(0))
 
-    def worst(self, votes: Votes, attention: Attention, line: Line) -> Ball:
+    def worst(self, votes: Votes, attention: Attention, line: Line | Envelope) -> Float[Ball, " group"]:
         """(*) at both ends of the attention interval, the larger; convex in a, so that no a between is worse."""
         q, m, n, g = self.rows.unbind(1)
         wrong = votes.W[m - self.nearest[m, n], m]
@@ -229,7 +230,7 @@ class Claims:
             ends.append(line(a, at) + (one - a) * wrong)
         return maximum(*ends) + votes.u[q, m]
 
-    def tally(self, model: Model, alone: Ball, worst: Ball) -> Proved:
+    def tally(self, model: Model, alone: Float[Ball, " m"], worst: Float[Ball, " group"]) -> Proved:
         """Counts what is certain; undecided is what real arithmetic might still have accepted."""
         v, n_ctx = self.gaps.shape[0], self.gaps.shape[2]
         q, m, n, g = self.rows.unbind(1)
@@ -261,16 +262,17 @@ class Explained:
         group = f"query {q}, maximum {m}, {n} smaller token{'s' * (n != 1)}"
         gap = int(self.claims.gaps[q, m, n])
         if gap < 1:
-            return Case(False, None, f"group ({group}) is not claimed: no gap makes it provable")
+            return Case(False, f"group ({group}) is not claimed: no gap makes it provable")
         if n == 0:
             return self._verdict(group, float(self.alone[m]))
         second = max(t for t in tokens if t < m)
         if second > m - gap:
-            return Case(False, None, f"group ({group}) needs a gap of {gap} below the maximum; {second} is closer")
+            return Case(False, f"group ({group}) needs a gap of {gap} below the maximum; {second} is closer")
         if self.row is None:
             self.row = {tuple(key): i for i, key in enumerate(self.claims.rows[:, :3].tolist())}
         return self._verdict(f"{group}, all at most {m - gap}", float(self.worst[self.row[q, m, n]]))
 
     @staticmethod
     def _verdict(group: str, upper: float) -> Case:
-        return Case(upper < 0, -upper, f"group ({group})" + ("" if upper < 0 else " was claimed but the check does not accept it"))
+        reason = f"group ({group})" + ("" if upper < 0 else " was claimed but the check does not accept it")
+        return Case(upper < 0, reason, lambda: -upper)

@@ -1,0 +1,33 @@
+"""Every annotated shape and type, checked while other tests run (jaxtyping and beartype on the whole library)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOOK = "--jaxtyping-packages=mechproof,beartype.beartype"
+
+
+def under_the_hook(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HOOK, *argv],
+                          cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_shapes_hold_while_the_library_works():
+    done = under_the_hook("tests/test_product_bounds.py", "tests/test_max_of_k.py",
+                          "-m", "not slow and not exhaustive", "-k", "not hundred and not authors and not 102")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_hook_finds_a_wrong_shape(tmp_path):
+    """The check above can fail: a call with a wrong shape is refused under the hook, and only there."""
+    test = tmp_path / "test_wrong.py"
+    test.write_text("import torch\nfrom mechproof.max_of_k.counting import count_sequences\n"
+                    "def test_wrong():\n    count_sequences(torch.zeros(2, 3, 4, dtype=torch.long), 3)\n")
+    done = under_the_hook(str(test))
+    assert done.returncode == 1 and "TypeCheckError" in done.stdout
