@@ -9,10 +9,10 @@ import json
 from math import log2
 
 import torch
+from max_of_k import RESULTS, provenance
 from tqdm import tqdm
 
 import mechproof as mp
-from max_of_k import RESULTS, provenance
 from mechproof import zoo
 
 SIZES = (16, 32, 64, 128)

@@ -10,13 +10,13 @@ import json
 import time
 
 import torch
+from max_of_k import provenance
 
 import mechproof as mp
 from mechproof import zoo
 from mechproof.max_of_k import gap_search
 from mechproof.max_of_k.brute_force import count_right
 from mechproof.max_of_k.model import last_logits
-from max_of_k import provenance
 
 MODEL = "max-of-4-reference/123"
 

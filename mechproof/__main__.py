@@ -50,8 +50,9 @@ def strategies(args) -> None:
 
 
 def prove(args) -> None:
-    import mechproof as mp
     from tqdm import tqdm
+
+    import mechproof as mp
     model = mp.load(args.model)
     listed = mp.strategies(model)
     if args.strategy != "all":
@@ -60,7 +61,8 @@ def prove(args) -> None:
     bounds = []
     for s in tqdm([s for s in listed if s.cost <= COST_LIMIT], disable=None, unit="proof"):
         bounds.append(mp.prove(model, s.id, args.rank if "rank" in s.parameters else None))
-    _print_table([b.as_dict() for b in bounds], args.json, lambda row: f"{row['accuracy_lower_bound']:.6f}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
+    _print_table([b.as_dict() for b in bounds], args.json,
+                 lambda row: f"{row['accuracy_lower_bound']:.6f}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
 
 
 def train(args) -> None:

@@ -171,7 +171,8 @@ class Explorer:
         if all(isinstance(value, int) for value in options):
             return (f"<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} {common}>"
                     f" <output>{html.escape(options[self.start[name]])}</output></label>")
-        items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>' for j, text in enumerate(options.values()))
+        items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
+                        for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
 
 

@@ -122,7 +122,6 @@ class Family:
     sizes: Callable[[Mapping[str, Tensor]], dict[str, int]]
     strategies: Callable[[Mapping[str, int]], list[Strategy]]
     train: Callable[..., dict[str, Tensor]]
-    shapes: Callable[..., dict[str, tuple[int, ...]]]
     recipe: Mapping[str, Any]
     collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
 

@@ -54,7 +54,7 @@ class Ball:
     `Ball(tensor)` takes the tensor's numbers as exact (float32 weights and advice are).
     """
 
-    __slots__ = ("mid", "rad", "mag")
+    __slots__ = ("mag", "mid", "rad")
 
     def __init__(self, mid: Tensor, rad: Tensor | None = None, mag: Tensor | None = None):
         self.mid = mid.double()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import nbformat
@@ -89,6 +91,34 @@ def test_the_readme_states_its_size():
     assert abs(stated - lines) <= 0.03 * lines and lines <= 4000
 
 
+def test_the_readme_example_prints_what_it_says():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    names: dict = {}
+    for line in code.splitlines():
+        statement, _, said = line.partition("#")
+        if said and "=" not in statement.split("(")[0]:
+            shown = repr(eval(statement, names))
+            assert shown.startswith(said.strip().removesuffix("...").strip()), f"{statement.strip()} prints {shown}"
+        elif statement.strip():
+            exec(statement, names)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_disabled_controls_are_those_that_change_nothing(path):
+    """In every committed explorer: along a control that is off nothing changes, along one that is on something does."""
+    outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
+    found = [re.search(r"data-alts>(.*?)</script>", o.get("data", {}).get("text/html", ""), re.S) for o in outputs]
+    explorers = [json.loads(m.group(1).replace("<\\/", "</")) for m in found if m]
+    assert len(explorers) >= 6
+    for data in explorers:
+        assert len(data["settings"]) <= 400
+        states = {at: s for at, s in zip(product(*map(range, data["sizes"])), data["settings"])}
+        for at, state in states.items():
+            for i, size in enumerate(data["sizes"]):
+                along = {states[(*at[:i], j, *at[i + 1 :])]["frame"] for j in range(size)}
+                assert (i in state["idle"]) == (len(along) == 1)
+
+
 def test_the_repository_is_small_and_holds_no_pickles():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: nothing to list")
@@ -110,6 +140,6 @@ def test_no_function_is_long_or_takes_much():
 def test_doctests():
     import doctest
     import importlib
-    for name in ("mechproof", "mechproof.bound", "mechproof.cost", "mechproof.product_bounds", "mechproof.rounding", "mechproof.zoo", "mechproof.max_of_k.train"):
-        result = doctest.testmod(importlib.import_module(name))
+    for name in ("", ".bound", ".cost", ".product_bounds", ".rounding", ".zoo", ".max_of_k.train"):
+        result = doctest.testmod(importlib.import_module("mechproof" + name))
         assert result.failed == 0 and result.attempted > 0, name

@@ -25,7 +25,8 @@ def test_printed_percentages_round_down(total, data):
     assert Fraction(percent_lo(correct, total).rstrip("%")) / 100 <= Fraction(correct, total)
 
 
-@pytest.mark.parametrize("correct, total, text", [(1, 3, "33.3%"), (16_763_235, 64**4, "99.9166%"), (3, 3, "100%"), (0, 3, "0%"), (955, 1000, "95.5%")])
+@pytest.mark.parametrize("correct, total, text", [
+    (1, 3, "33.3%"), (16_763_235, 64**4, "99.9166%"), (3, 3, "100%"), (0, 3, "0%"), (955, 1000, "95.5%")])
 def test_percentages(correct, total, text):
     assert percent_lo(correct, total) == text
 

@@ -34,8 +34,9 @@ def test_prices(work, price):
     assert counted.flops == price
 
 
-@pytest.mark.parametrize("work", [lambda: torch.linalg.svd(x), lambda: x.sum().item(), lambda: x.numpy(), lambda: x.tolist(), lambda: bool(x.sum() > 0),
-                                  lambda: float(x.sum()), lambda: torch.zeros(3).index_put((torch.tensor([0]),), torch.ones(1), accumulate=True)])
+@pytest.mark.parametrize("work", [
+    lambda: torch.linalg.svd(x), lambda: x.sum().item(), lambda: x.numpy(), lambda: x.tolist(), lambda: bool(x.sum() > 0),
+    lambda: float(x.sum()), lambda: torch.zeros(3).index_put((torch.tensor([0]),), torch.ones(1), accumulate=True)])
 def test_what_has_no_price_raises(work):
     with pytest.raises(cost.Uncounted), cost.count():
         work()

@@ -17,7 +17,8 @@ PINS = dict(line.split("#")[0].strip().split("==") for line in (ROOT / "requirem
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "source"
-    files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, files.stdout.split("\0")):
         if name.startswith(("mechproof/", "pyproject", "README")) and (ROOT / name).exists():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,8 @@ SCRIPT = """
     const at = (q * data.v + m) * data.K + n, group = "query " + q + ", maximum " + m + ", " + n + " smaller token" + (n === 1 ? "" : "s");
     if (gaps[at] === 0) return "Not certified: group (" + group + ") is not claimed: no gap makes it provable.";
     const second = Math.max(...below, -1);
-    if (n && second > m - gaps[at]) return "Not certified: group (" + group + ") needs a gap of " + gaps[at] + " below the maximum; " + second + " is closer.";
+    const needs = ") needs a gap of " + gaps[at] + " below the maximum; " + second + " is closer.";
+    if (n && second > m - gaps[at]) return "Not certified: group (" + group + needs;
     if (!(margins[at] > 0)) return "Not certified: group (" + group + ") was claimed but the check does not accept it.";
     return "Certified: group (" + group + (n ? ", all at most " + (m - gaps[at]) : "") + "), by at least " + margins[at].toFixed(2) + " logits.";
   }
@@ -73,9 +74,9 @@ class Ask:
 
     def html(self) -> str:
         text, groups = " ".join(map(str, self.start)), self.groups()
-        name = "ask-" + hashlib.sha256(groups.encode()).hexdigest()[:12]
+        name, size = "ask-" + hashlib.sha256(groups.encode()).hexdigest()[:12], 3 * len(self.start) + 12
         return (f'<div id="{name}" data-explorer data-ask role="group" style="{STYLE[0]}"><label>tokens, the query last '
-                f'<input type="text" value="{text}" data-control="tokens" data-lm-suppress-shortcuts="true" size="{max(24, 3 * len(self.start))}"></label>'
+                f'<input type="text" value="{text}" data-control="tokens" data-lm-suppress-shortcuts="true" size="{size}"></label>'
                 f'<p data-answer aria-live="polite" style="{STYLE[2]}">{html.escape(self.answer(text))}</p>'
                 f'<script type="application/json" data-groups>{groups}</script><script>{SCRIPT.replace("ID", name)}</script></div>')
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from .. import cost
 from ..bound import Case
 from ..family import InputError, Model, Proved
-from ..rounding import U, Ball, _up
+from ..rounding import Ball, U, _up
 from .paths import Paths
 from .truth import PRECISIONS, Truth, check_tokens
 
@@ -93,7 +93,8 @@ class Cells:
         gain = (paths.OV[:, None] + paths.PV)[: m + 1]                                          # [k, p, i]
         gain = gain[..., m : m + 1] - gain[..., wrong]
         direct = paths.EU[: m + 1, m : m + 1] - paths.EU[: m + 1, wrong]                        # [q, i]
-        f = weights.pick(lambda x: x[None]) * (direct.pick(lambda x: x.T.contiguous()[:, :, None, None]) + gain.pick(lambda x: x.permute(2, 1, 0).contiguous()[:, None]))
+        direct, gain = direct.pick(lambda x: x.T.contiguous()), gain.pick(lambda x: x.permute(2, 1, 0).contiguous())
+        f = weights.pick(lambda x: x[None]) * (direct[:, :, None, None] + gain[:, None])
         self.f = f.mid                                                                          # [i, q, p, k]
         self.own = f.mid[:, torch.arange(m + 1), -1, torch.arange(m + 1)]                       # [i, q], the last token
         self.error = _up(self.n_ctx * f.rad + self.n_ctx**2 * U * f.mag)                        # of a sum over p

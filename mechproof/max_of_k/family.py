@@ -20,7 +20,7 @@ COLLECTIONS = {
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
 }
 FOREIGN = ("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final")
-IGNORED = ("mask", "IGNORE")
+IGNORED = ("mask", "IGNORE", "train_pairs")
 
 
 def skeleton_id(skeleton: Skeleton) -> str:
@@ -62,4 +62,4 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 FAMILY = Family(
     name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes,
-    strategies=strategies, train=train, shapes=model.shapes, recipe=RECIPE, collections=COLLECTIONS)
+    strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS)

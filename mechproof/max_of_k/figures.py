@@ -90,8 +90,9 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         label = next(name for name, id in named.items() if id == strategy)
         title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total, 3)}"
         axes.set_title(title[0].upper() + title[1:])
-        axes.annotate(f"true accuracy {100 * survey.truth:.2f}%", (high, survey.truth), (-4, 4), textcoords="offset points", ha="right", fontsize=8.5)
-        axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4), textcoords="offset points", ha="right", fontsize=8.5, color="#666666")
+        note = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
+        axes.annotate(f"true accuracy {100 * survey.truth:.2f}%", (high, survey.truth), (-4, 4), **note)
+        axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4), color="#666666", **note)
         rank_text = f"at rank {rank}" if path else "(the rank has no effect)"
         alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. {label} {rank_text}: {bound}. "
                f"True accuracy {100 * survey.truth:.3f} percent.")
@@ -181,12 +182,14 @@ def qk_residual(model: Model, rank: int) -> Explorer:
         worst = float((rest.amax(1) - rest.amin(1)).max())
         spectrum.set_title(f"Rank {rank} leaves {worst:.3g} logits")
         plots.token_map(image, rest.float().numpy(), "what is left of the scores", "query token", "key token", limit, "score")
-        head = f"rank {rank}: what is left differs within a row by up to {worst:.3g}; by singular value a proof must allow {2**0.5 * float(S[rank]) if rank < len(S) else 0:.3g}"
+        allowed = 2**0.5 * float(S[rank]) if rank < len(S) else 0
+        head = f"rank {rank}: what is left differs within a row by up to {worst:.3g}; by singular value a proof must allow {allowed:.3g}"
         return head, f"Left: singular values of the attention scores of {model.name}, the first {rank} peeled. Right: the rest as a map. {head}."
 
     ranks = [r for r in range(d + 1) if r in RANKS or r < 17]
-    return explore(draw, {"rank": min(ranks, key=lambda r: abs(r - rank))}, hint="Go from rank 0 to rank 1: nearly all of the pattern disappears at once. What is left has no pattern to explain, and must be bounded.",
-                   height=3.6, rank=ranks)
+    return explore(draw, {"rank": min(ranks, key=lambda r: abs(r - rank))}, height=3.6, rank=ranks,
+                   hint="Go from rank 0 to rank 1: nearly all of the pattern disappears at once. What is left has no pattern to "
+                        "explain, and must be bounded.")
 
 
 def lost_percentage(survey: Survey, rank: int, start: str) -> Explorer:
@@ -212,7 +215,8 @@ def lost_percentage(survey: Survey, rank: int, start: str) -> Explorer:
         most = max(parts, key=parts.get)
         axes.set_title(f"Most of the lost {100 * float(total):.1f} points go to {most}")
         listed = ", ".join(f"{cause} {100 * float(x):.2f}" for cause, x in parts.items())
-        return f"{100 * float(total):.2f} points lost at rank {rank}", f"Bars of points lost by cause for {strategy} on {survey.model.name}: {listed}."
+        alt = f"Bars of points lost by cause for {strategy} on {survey.model.name}: {listed}."
+        return f"{100 * float(total):.2f} points lost at rank {rank}", alt
 
     begin = next((label for label, id in NAMED_IDS.items() if id == start and label in named), next(iter(named)))
     return explore(draw, {"strategy": begin}, hint="Go down the list: first grouping costs most, then the scores, then the direct path.",
@@ -226,7 +230,8 @@ ROWS = {
     "low-rank QK": [Skeleton("max_diff_exact", MEAN_DIFF, e) for e in scores.WAYS if "exact" not in e and "recursive" not in e],
     "low-rank QK, svd only": [Skeleton("max_diff_exact", MEAN_DIFF, "svd")],
     "low-rank EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d for e in ("exact_EQKE+max_diff_exact", "max_diff_exact")],
-    "low-rank QK and EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d for e in scores.WAYS if "exact" not in e and "recursive" not in e],
+    "low-rank QK and EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d
+                           for e in scores.WAYS if "exact" not in e and "recursive" not in e],
     "quadratic QK": [Skeleton("max_diff_exact", MEAN_DIFF, e) for e in scores.WAYS if "recursive" in e],
     "quadratic QK and EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d for e in scores.WAYS if "recursive" in e],
 }
@@ -288,7 +293,8 @@ def noise_costs(results: Mapping) -> Explorer:
         return head, f"Scatter over {len(ratio)} models, singular value ratio against normalised bound of {strategy}. {head}."
 
     return explore(draw, {"strategy": "rank-r QK, rest by singular value"}, strategy=list(named),
-                   hint="By singular value, one ratio predicts the bound well. With exact scores it says little: then noise is not what limits the proof.")
+                   hint="By singular value, one ratio predicts the bound well. With exact scores it says little: then noise is not "
+                        "what limits the proof.")
 
 
 PAPER = {"cubic": ".95", "subcubic": ".83", "subcubic, without mean+diff": ".80", "low-rank QK": ".81", "low-rank QK, svd only": ".64",
@@ -305,5 +311,18 @@ def table_1(results: Mapping):
         ids, spread = row_ids(row), best_of(results, row_ids(row))
         ours = max((survey.bound(id) for id in ids), key=lambda b: b.correct)
         table.append({"proof": row, "authors' code": f"{theirs[ids].max() / ours.total:.3f}", "ours": f"{ours.accuracy_lower_bound:.3f}",
-                      "FLOP": short(ours.flops).replace(" ", ""), f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": PAPER[row]})
+                      "FLOP": short(ours.flops).replace(" ", ""),
+                      f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": PAPER[row]})
+    return pandas.DataFrame(table).set_index("proof")
+
+
+def cost_table(counting: Mapping):
+    """Counted operations of the named proofs by vocabulary size, as a pandas table with the exponent of the last doubling."""
+    import pandas
+    table = []
+    for label, id in {"brute force": "brute_force", **NAMED_IDS}.items():
+        entry = counting["strategies"][id]
+        counts = [short(n).replace(" ", "") for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
+        table.append({"proof": label, "stated": entry["complexity"], **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
+                      "exponent": f"{entry['exponents'][-1]:.2f}"})
     return pandas.DataFrame(table).set_index("proof")
