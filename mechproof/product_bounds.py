@@ -48,7 +48,7 @@ def exact(factors: Factors) -> Rows:
 def per_dimension(factors: Factors) -> Rows:
     """min over break points of |M1..Mj| range(Mj+1..Mn): each inner dimension at its worst.
 
-    Complexity: every partial product, O(q a b) each.  Source: Gross et al. 2024, appendix G ("max row diff").
+    Complexity: every partial product, O(q a b) each.  Source: Gross et al. 2024 ("max row diff").
     """
     lefts = list(accumulate(factors[:-1], matmul))
     rights = list(accumulate(reversed(factors[1:]), lambda right, left: left @ right))[::-1]

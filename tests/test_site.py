@@ -31,7 +31,7 @@ def page(browser):
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.problems, page.requests_out = [], []
     page.on("pageerror", lambda e: None if KNOWN in str(e) else page.problems.append(str(e)))
-    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" and "theme mode" not in m.text else None)
+    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
     page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else page.requests_out.append(r.url))
     yield page
     assert page.problems == [] and page.requests_out == []

@@ -11,7 +11,7 @@ P_m, monotone, so its two extreme arrangements suffice.  With S = {k < m : negat
 whose n other tokens all lie in S is right: its sum is a convex combination of those of its tokens.  That counts
 C(K-1,n) |S|^n sequences; the v^2 sequences with n = 0 are tried logit by logit.
 
-Source: Gross et al. 2024, section 4.1 and appendix E.
+Source: Gross et al. 2024 (cubic proof).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Five ways to know the direct path, the query token's own vote for every logit.
 
 Each splits EU = 1 b^T + rest and bounds what the rest may add to a wrong logit over the right one:
-u[q,m] >= max_{i != m} rest[q,i] - rest[q,m].  Source: Gross et al. 2024, section 4 and appendix G.
+u[q,m] >= max_{i != m} rest[q,i] - rest[q,m].  Source: Gross et al. 2024 (subcubic proofs).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Problem: a forward pass hides what each part does.  Idea: the model is attention-only, so it is a sum of
 paths; multiply the matrices along each and the network becomes five small tables (Gross et al. 2024,
-section 3 and appendix C):
+the five path products):
 
     logit_i = EU[q,i] + sum_p alpha_p (OV[t_p,i] + PV[p,i]),    alpha = softmax_p(A[q,t_p] + B[q,p])
 

@@ -7,7 +7,7 @@ peel and a rung of `product_bounds`; any advice gives an identity, so wrong dire
     two    X Y^T with X = EPq W_Q, Y = EPk W_K; r directions from both
     four   EPq W_Q W_K^T EPk^T; r+1, r, r, r+1 directions from the four factors
 
-Source: Gross et al. 2024, section 4 and appendix G; the paper's ways are rank 1.
+Source: Gross et al. 2024 (subcubic proofs); the paper's ways are rank 1.
 """
 
 from __future__ import annotations

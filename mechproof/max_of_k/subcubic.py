@@ -11,7 +11,7 @@ C(K-1,n') c^n' sequences, c = m - g + 1 and n' = n - [q < m].  A group with n >=
 the query is covered (q = m or q <= m - g); without that condition the proof would be unsound.
 
 Gaps g, directions and reference attentions are advice; g = 0 says that a group is not claimed.
-Source: Gross et al. 2024, section 4.3 and appendix F; what differs is listed in the book.
+Source: Gross et al. 2024 (subcubic proofs); what differs is listed in the book.
 """
 
 from __future__ import annotations

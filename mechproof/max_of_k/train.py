@@ -27,7 +27,7 @@ def train(sizes: dict[str, int], seed: int, steps: int = RECIPE["steps"],
     """Train one model by `RECIPE`; fresh uniform sequences at every step, loss on the last position only.
 
     `sizes` are the arguments of `shapes`; `progress` wraps the loop (tqdm on the command line).
-    Source: Gross et al. 2024, section 3 and appendix A.  About ten seconds on one core at the book's sizes.
+    Source: Gross et al. 2024 (training details).  A few seconds on one core at the book's sizes.
     """
     generator = torch.Generator().manual_seed(seed)
     start = {name: torch.randn(shape, generator=generator) for name, shape in shapes(**sizes).items()}
