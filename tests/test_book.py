@@ -85,6 +85,8 @@ def test_papermill_runs_the_chapter_for_another_model(tmp_path, parameters, monk
 
 
 def test_the_readme_states_its_size():
+    from mechproof import zoo
+    assert f"{len(zoo.models())} small trained models" in (ROOT / "README.md").read_text()
     library = [p for p in (ROOT / "mechproof").rglob("*.py")]
     lines = sum(len(p.read_text().splitlines()) for p in library)
     stated = int(re.search(r"library is ([\d ]+) lines", (ROOT / "README.md").read_text().replace("\n", " ")).group(1).replace(" ", ""))
