@@ -26,6 +26,6 @@ def execute(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["MECHPROOF_MODE"] = "page"
+    os.environ |= {"MECHPROOF_MODE": "page", "OMP_NUM_THREADS": "1"}
     for chapter in sys.argv[1:] or sorted(BOOK.glob("*.ipynb")):
         execute(Path(chapter))

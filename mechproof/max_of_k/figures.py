@@ -223,8 +223,8 @@ def lost_percentage(survey: Survey, rank: int, start: str) -> Explorer:
         return f"{100 * float(total):.2f} points lost at rank {rank}", alt
 
     begin = next((label for label, id in NAMED_IDS.items() if id == start and label in named), next(iter(named)))
-    return explore(draw, {"strategy": begin}, hint="Go down the list and watch which bar grows: the scores, then the direct path. Grouping never goes away.",
-                   strategy=list(named))
+    return explore(draw, {"strategy": begin}, strategy=list(named),
+                   hint="Go down the list and watch which bar grows: the scores, then the direct path. Grouping never goes away.")
 
 
 ROWS = {
