@@ -345,6 +345,7 @@ def cost_table(counting: Mapping):
     for label, id in {"brute force": "brute_force", **NAMED_IDS}.items():
         entry = counting["strategies"][id]
         counts = [short(n).replace(" ", "") for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
-        table.append({"proof": label, "stated": entry["complexity"], **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
+        stated = entry["complexity"].replace(" + v^2 K + v K^2", "")
+        table.append({"proof": label, "stated": stated, **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
                       "exponent": f"{entry['exponents'][-1]:.2f}"})
     return pandas.DataFrame(table).set_index("proof")
