@@ -23,6 +23,7 @@ lab: $(READY)
 
 exhaustive: $(READY)
 	$(BIN)/python benchmarks/max_of_k.py
+	$(BIN)/python benchmarks/counting.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m pytest tests -n 2 -m exhaustive
 

@@ -346,6 +346,6 @@ def cost_table(counting: Mapping):
         entry = counting["strategies"][id]
         counts = [short(n).replace(" ", "") for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
         stated = entry["complexity"].replace(" + v^2 K + v K^2", "")
-        table.append({"proof": label, "stated": stated, **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
-                      "exponent": f"{entry['exponents'][-1]:.2f}"})
+        table.append({"proof": label, **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
+                      "exponent": f"{entry['exponents'][-1]:.2f}", "stated": stated})
     return pandas.DataFrame(table).set_index("proof")
