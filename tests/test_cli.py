@@ -165,6 +165,15 @@ def test_importing_is_quick_and_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_spoiled_advice_does_not_reach_the_next_search():
+    import mechproof as mp
+    model, name = mp.load("max-of-4/0"), SVD.replace("EUPU-max-diff-", "EUPU-max-diff-exact-")
+    before = mp.prove(model, name).correct
+    for tensor in mp.search(model, name).values():
+        tensor.zero_()
+    assert mp.prove(model, name).correct == before
+
+
 def test_advice_and_weights_are_copied():
     import mechproof as mp
     model = mp.load("max-of-4/0")

@@ -45,7 +45,8 @@ def find(skeleton: Skeleton, model: Model, parameters: Parameters) -> Advice:
         reference[maxima] = references[maxima].gather(1, at)
         top = tops.gather(3, at[None, :, :, None].expand(len(tops), -1, -1, 1))[..., 0]
         gaps[: len(tops), maxima, 1:] = torch.where(top >= 0, maxima[:, None] - top, 0)
-    return hints | directions | {"gaps": gaps, "reference_attention": reference}
+    kept = {name: tensor.clone() for name, tensor in (hints | directions).items()}
+    return kept | {"gaps": gaps, "reference_attention": reference}
 
 
 @lru_cache(maxsize=32)
