@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from .bound import short
+from .bound import digits_lo, short, short_int
 from .family import InputError
 
 COST_LIMIT = 2 * 10**10         # `--strategy all` means the presets predicted to cost at most this many operations
@@ -36,7 +36,7 @@ def models(args) -> None:
     def accuracy(row: dict) -> str:
         found = row["accuracy"]
         if "correct" in found:
-            return f"{found['correct'] / found['total']:.6f} of {found['total']:,} inputs, exactly"
+            return f"{short_int(found['correct'])} of {short_int(found['total'])} inputs right, exactly"
         return f"{found['lo']:.5f} to {found['hi']:.5f} ({found['confidence']:.0%} interval, sampled)"
 
     _print_table(zoo.models(), args.json, lambda row: f"{row['name']:24s} {accuracy(row)}")
@@ -62,7 +62,7 @@ def prove(args) -> None:
     for s in tqdm([s for s in listed if s.cost <= COST_LIMIT], disable=None, unit="proof"):
         bounds.append(mp.prove(model, s.id, args.rank if "rank" in s.parameters else None))
     _print_table([b.as_dict() for b in bounds], args.json,
-                 lambda row: f"{row['accuracy_lower_bound']:.6f}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
+                 lambda row: f"{digits_lo(row['accuracy_lower_bound'], 6)}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
 
 
 def train(args) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import floor, inf, nextafter
+from math import floor, inf, isfinite, nextafter
 
 
 def ratio_lo(correct: int, total: int) -> float:
@@ -20,6 +20,11 @@ def ratio_lo(correct: int, total: int) -> float:
     exact = Fraction(correct, total)
     nearest = float(exact)
     return nearest if Fraction(nearest) <= exact else nextafter(nearest, -inf)
+
+
+def digits_lo(x: float, places: int) -> str:
+    """x with `places` decimals, rounded down: what is printed of a bound never exceeds it."""
+    return f"{floor(Fraction(x) * 10**places) / 10**places:.{places}f}" if isfinite(x) else str(x)
 
 
 def percent_lo(correct: int, total: int, digits: int = 4) -> str:
@@ -59,7 +64,7 @@ class Case:
         return self.margin()
 
     def __repr__(self) -> str:
-        margin = "" if self.margin_lo is None else f" · margin >= {self.margin_lo:.4g} logits"
+        margin = "" if self.margin_lo is None else f" · margin >= {digits_lo(self.margin_lo, 3)} logits"
         return f"{'certified' if self.covered else 'not certified'}: {self.reason}{margin}"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechproof.bound import Bound, percent_lo, ratio_lo, short
+from mechproof.bound import Bound, Case, digits_lo, percent_lo, ratio_lo, short
 
 
 @given(st.integers(1, 64**20), st.data())
@@ -29,6 +29,16 @@ def test_printed_percentages_round_down(total, data):
     (1, 3, "33.3%"), (16_763_235, 64**4, "99.9166%"), (3, 3, "100%"), (0, 3, "0%"), (955, 1000, "95.5%")])
 def test_percentages(correct, total, text):
     assert percent_lo(correct, total) == text
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 8))
+def test_printed_margins_round_down(x, places):
+    assert Fraction(digits_lo(x, places)) <= Fraction(x) < Fraction(digits_lo(x, places)) + Fraction(2, 10**places)
+
+
+def test_a_case_prints_no_more_than_it_knows():
+    assert repr(Case(True, "group", lambda: 3.04599)) == "certified: group · margin >= 3.045 logits"
+    assert repr(Case(False, "group", lambda: -0.0001)) == "not certified: group · margin >= -0.001 logits"
 
 
 def test_the_sentence():

@@ -75,6 +75,25 @@ def test_live_widgets_answer_and_disable():
     assert rank.disabled and "height 0" in picture.value
 
 
+def test_the_page_carries_every_margin_rounded_down():
+    """A group that the proof accepts has a positive margin on the page, at most the library's; the others do not."""
+    import base64
+
+    import numpy as np
+    import torch
+
+    import mechproof as mp
+    from mechproof.max_of_k import figures
+    from mechproof.max_of_k.ask import Ask
+    bound = mp.prove(mp.load("max-of-4/0"), figures.NAMED_IDS["exact QK"])
+    data, case = json.loads(Ask(bound, [3, 41, 17, 29]).groups()), bound.case
+    margins = np.frombuffer(base64.b64decode(data["margins"]), "<f4").reshape(64, 64, 4).astype(float)
+    q, m, n, _ = case.claims.rows.unbind(1)
+    on_page, ours = torch.from_numpy(margins)[q, m, n], -case.worst
+    assert ((on_page > 0) == (ours > 0)).all() and (on_page <= ours).all() and (on_page > ours - 1e-5).all()
+    assert (ours > 0).any()
+
+
 def test_asking_on_the_page_and_in_python():
     import mechproof as mp
     from mechproof.max_of_k import figures

@@ -35,7 +35,7 @@ SCRIPT = """
     const needs = ") needs a gap of " + gaps[at] + " below the maximum; " + second + " is closer.";
     if (n && second > m - gaps[at]) return "Not certified: group (" + group + needs;
     if (!(margins[at] > 0)) return "Not certified: group (" + group + ") was claimed but the check does not accept it.";
-    return "Certified: group (" + group + (n ? ", all at most " + (m - gaps[at]) : "") + "), by at least " + margins[at].toFixed(2) + " logits.";
+    return "Certified: group (" + group + (n ? ", all at most " + (m - gaps[at]) : "") + "), by at least " + (Math.floor(margins[at] * 1000) / 1000) + " logits.";
   }
   function show() { answer.textContent = why(input.value.trim().split(/[\\s,]+/).filter(Boolean).map(Number)); }
   input.addEventListener("input", show);
@@ -68,7 +68,8 @@ class Ask:
         q, m, n, _ = claims.rows.unbind(1)
         margins[q, m, n] = -case.worst
         margins[torch.arange(v), torch.arange(v), 0] = -case.alone
-        rounded = ((margins * 100).floor() / 100).float()                  # two decimals, never upwards
+        single = margins.float()
+        rounded = torch.where(single.double() > margins, single.nextafter(torch.tensor(-torch.inf)), single)     # never upwards
         pack = lambda array, kind: base64.b64encode(array.numpy().astype(kind).tobytes()).decode()
         return json.dumps({"K": n_ctx, "v": v, "gaps": pack(claims.gaps, "<u2"), "margins": pack(rounded, "<f4")})
 

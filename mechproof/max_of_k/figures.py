@@ -11,7 +11,7 @@ import torch
 import mechproof as mp
 
 from .. import plots, zoo
-from ..bound import Bound, percent_lo, short
+from ..bound import Bound, digits_lo, percent_lo, short
 from ..explore import Explorer, explore
 from ..family import Model
 from . import direct, scores
@@ -314,7 +314,8 @@ def their_counting():
     table = []
     for row in list(ROWS)[1:]:
         best = theirs.loc[theirs.loc[row_ids(row), "correct_count"].idxmax()]
-        table.append({"proof": row, "as counted": f"{best['accuracy_lower_bound']:.3f}", "counted in full": f"{best['bound_counting_fixed']:.3f}",
+        table.append({"proof": row, "as counted": digits_lo(best["accuracy_lower_bound"], 3),
+                      "counted in full": digits_lo(best["bound_counting_fixed"], 3),
                       "groups": int(best["accepted_groups"]), "of them not proved": int(best["accepted_groups_not_rigorous"])})
     return pandas.DataFrame(table).set_index("proof")
 
@@ -332,7 +333,7 @@ def table_1(results: Mapping):
     for row in ROWS:
         ids, spread = row_ids(row), best_of(results, row_ids(row))
         ours = max((survey.bound(id) for id in ids), key=lambda b: b.correct)
-        table.append({"proof": row, "authors' code": f"{theirs[ids].max() / ours.total:.3f}", "ours": f"{ours.accuracy_lower_bound:.3f}",
+        table.append({"proof": row, "authors' code": digits_lo(theirs[ids].max() / ours.total, 3), "ours": digits_lo(ours.accuracy_lower_bound, 3),
                       "FLOP": short(ours.flops).replace(" ", ""),
                       f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": PAPER[row]})
     return pandas.DataFrame(table).set_index("proof")
