@@ -56,9 +56,11 @@ SCRIPT = """
 })();
 """
 
-STYLE = ("border:0;margin:1.2em 0;", "display:flex;flex-wrap:wrap;gap:.4em 1.6em;align-items:center;margin:0 0 .5em;",
-         "font-size:1.35em;font-weight:600;line-height:1.3;margin:.2em 0 .4em;min-height:1.3em;",
-         "max-width:100%;width:720px;height:auto;background:#fff;display:block;", "font-size:.9em;margin:.5em 0 0;")
+STYLE = {"root": "border:0;margin:1.2em 0;",
+         "controls": "display:flex;flex-wrap:wrap;gap:.4em 1.6em;align-items:center;margin:0 0 .5em;",
+         "headline": "font-size:1.35em;font-weight:600;line-height:1.3;margin:.2em 0 .4em;min-height:1.3em;",
+         "picture": "max-width:100%;width:720px;height:auto;background:#fff;display:block;",
+         "hint": "font-size:.9em;margin:.5em 0 0;"}
 
 Draw = Callable[..., tuple[str, str]]
 
@@ -131,9 +133,9 @@ class Explorer:
         return widgets.VBox([*inputs.values(), picture])
 
     def _picture(self, svg: str, headline: str, alt: str) -> str:
-        hint = f'<p style="{STYLE[4]}"><b>What to try.</b> {html.escape(self.hint)}</p>' if self.hint else ""
-        return (f'<p data-headline aria-live="polite" style="{STYLE[2]}">{html.escape(headline)}</p>'
-                f'<img style="{STYLE[3]}" alt="{html.escape(alt)}" src="data:image/svg+xml,{quote(svg, safe=_SAFE)}">{hint}')
+        hint = f'<p style="{STYLE["hint"]}"><b>What to try.</b> {html.escape(self.hint)}</p>' if self.hint else ""
+        return (f'<p data-headline aria-live="polite" style="{STYLE["headline"]}">{html.escape(headline)}</p>'
+                f'<img style="{STYLE["picture"]}" alt="{html.escape(alt)}" src="data:image/svg+xml,{quote(svg, safe=_SAFE)}">{hint}')
 
     def html(self) -> str:
         """The self-contained element.  Complexity: one drawing a setting.  Errors: InputError above 400 settings."""
@@ -158,7 +160,7 @@ class Explorer:
         svg, headline, alt, idle = first
         name = "explorer-" + hashlib.sha256((alts + payload).encode()).hexdigest()[:12]
         controls = "".join(self._control(i, control, i in idle) for i, control in enumerate(self.controls))
-        return (f'<div id="{name}" data-explorer role="group" style="{STYLE[0]}"><div style="{STYLE[1]}">{controls}</div>'
+        return (f'<div id="{name}" data-explorer role="group" style="{STYLE["root"]}"><div style="{STYLE["controls"]}">{controls}</div>'
                 f"{self._picture(svg, headline, alt)}"
                 f'<script type="application/json" data-alts>{alts}</script>'
                 f'<script type="application/json" data-frames>{payload}</script>'
@@ -176,7 +178,7 @@ class Explorer:
         return f"<label>{label} <select {common}>{items}</select></label>"
 
 
-_SAFE = " =:/;,()-_.~!*@$+'#".replace("#", "")
+_SAFE = " =:/;,()-_.~!*@$+'"           # what an SVG in a data address need not escape
 
 
 def _json(value) -> str:

@@ -1,8 +1,8 @@
 """What a chapter's package tells the roof, and the model that both speak of.
 
 Problem: loading, proving, listing and training must work for every chapter's networks, and the roof may
-know none of them.  Idea: a chapter registers one `Family`: its tensors and shapes, its recipe, its
-strategies and how to find the truth.  A strategy is advice + check: `search` may use anything, `check`
+know none of them.  Idea: a chapter registers one `Family`: its tensors and their sizes, its recipe and its
+strategies.  A strategy is advice + check: `search` may use anything, `check`
 trusts nothing.
 
 Errors meant for people are `InputError`: one line that names the argument, its value and what would do.

@@ -108,7 +108,7 @@ def sigma_hi(left: Float[Ball, "q a"], right: Float[Ball, "a k"]) -> Float[Ball,
 
 
 def spectral(factors: Factors) -> Rows:
-    """sqrt2 sigma_1, since two unit vectors differ by at most sqrt2; the same number for every row."""
+    """sqrt2 sigma_1, the same for every row: a difference is e_q^T P (e_k - e_k'), and |e_k - e_k'| = sqrt2."""
     left, right = factors
     bound = sigma_hi(left, right) * (inverse_sqrt(2) * 2.0)
     return bound.pick(lambda x: x.expand(left.shape[0]))

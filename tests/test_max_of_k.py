@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
-from conftest import right_sequences, small_model
+from conftest import from_tables, right_sequences, small_model
 
 import mechproof as mp
 from mechproof import zoo
@@ -106,6 +106,17 @@ def test_margins_are_below_the_truth():
             case = bound.why(tokens)
             if case.covered:
                 assert 0 < case.margin_lo <= min(float(x.upper()) for x in truth.margins(tokens, 128))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tight_where_nothing_is_pessimistic(seed):
+    """Two tokens and no positions leave no worst case to take: the cubic and the exact subcubic proof find every right input."""
+    g = torch.Generator().manual_seed(seed)
+    A, EU, OV = torch.randn(2, 2, generator=g) * 2, torch.randn(2, 2, generator=g), 2 * torch.randn(2, 2, generator=g) + torch.eye(2)
+    model = from_tables(A, EU, OV, torch.zeros(4, 2))
+    right = len(right_sequences(model))
+    for name in ("brute_force", "cubic", figures.NAMED_IDS["exact QK"]):
+        assert mp.prove(model, name).correct == right
 
 
 def test_more_rank_certifies_more():

@@ -76,9 +76,9 @@ class Ask:
     def html(self) -> str:
         text, groups = " ".join(map(str, self.start)), self.groups()
         name, size = "ask-" + hashlib.sha256(groups.encode()).hexdigest()[:12], 3 * len(self.start) + 12
-        return (f'<div id="{name}" data-explorer data-ask role="group" style="{STYLE[0]}"><label>tokens, the query last '
+        return (f'<div id="{name}" data-explorer data-ask role="group" style="{STYLE["root"]}"><label>tokens, the query last '
                 f'<input type="text" value="{text}" data-control="tokens" data-lm-suppress-shortcuts="true" size="{size}"></label>'
-                f'<p data-answer aria-live="polite" style="{STYLE[2]}">{html.escape(self.answer(text))}</p>'
+                f'<p data-answer aria-live="polite" style="{STYLE["headline"]}">{html.escape(self.answer(text))}</p>'
                 f'<script type="application/json" data-groups>{groups}</script><script>{SCRIPT.replace("ID", name)}</script></div>')
 
     def widget(self):

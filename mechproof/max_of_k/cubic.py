@@ -53,9 +53,7 @@ class Tables:
     def of(cls, model: Model) -> Tables:
         """Complexity: O(v^3 + v^2 (d + K) + v K^2)."""
         paths = Paths(model)
-        PV = paths.PV
-        positions = (PV[:, None, :] - PV[:, :, None]).amax(0)                                   # [m, i]
-        votes = [(paths.OV - paths.OV[:, m : m + 1] + positions[m]).pick(lambda x: best_other(x)[:, m]) for m in range(paths.d_vocab)]
+        votes = [(paths.OV - paths.OV[:, m : m + 1] + paths.worst_position[m]).pick(lambda x: best_other(x)[:, m]) for m in range(paths.d_vocab)]
         slot = (paths.B - Ball(paths.B.mid.amax(1, keepdim=True))).exp()
         others = slot[:, :-1].pick(lambda x: x.sort(-1).values[:, None, None])
         n, at = torch.arange(1, paths.n_ctx)[:, None], torch.arange(paths.n_ctx - 1)

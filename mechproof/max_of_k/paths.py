@@ -90,3 +90,8 @@ class Paths:
     @cached_property
     def PV(self) -> Ball:
         return (self.weight("W_pos") @ self.weight("W_V")) @ self.OU
+
+    @cached_property
+    def worst_position(self) -> Ball:
+        """max_p PV[p,i] - PV[p,m], [m, i].  Complexity: O(v^2 K)."""
+        return (self.PV[:, None, :] - self.PV[:, :, None]).amax(0)

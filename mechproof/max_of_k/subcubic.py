@@ -63,13 +63,11 @@ class Votes:
     def of(cls, paths: Paths, way: direct.Direct, advice: Advice) -> Votes:
         """Complexity: O(v^2 K), after OV and the direct path."""
         base, u = way.split(paths, advice)
-        PV = paths.PV
-        positions = (PV[:, None, :] - PV[:, :, None]).amax(0)                       # [m, i]
         OV = paths.OV
         R = OV - OV.pick(torch.diagonal)[:, None]
         W = direct.wrong_over_right(OV).pick(lambda x: x.cummax(0).values)
         v = paths.d_vocab
-        return cls(base - base[:, None] + positions, R, W, u.pick(lambda x: x.expand(v, v)))
+        return cls(base - base[:, None] + paths.worst_position, R, W, u.pick(lambda x: x.expand(v, v)))
 
 
 def _over_wrong(x: Ball, largest: bool = True) -> Ball:
