@@ -11,7 +11,7 @@ from urllib.parse import quote
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 STYLE = str(Path(__file__).with_name("mechproof.mplstyle"))
 # Okabe and Ito's palette, one meaning each throughout the book
@@ -89,6 +89,7 @@ def token_map(axes: Axes, table, title: str, rows: str, columns: str, limit: flo
     axes.set_title(title)
     axes.set_xlabel(columns)
     axes.set_ylabel(rows)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(False)
     colorbar = axes.figure.colorbar(image, ax=axes, ticks=[-limit, 0, limit], pad=0.02)
     colorbar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"])

@@ -35,7 +35,8 @@ SCRIPT = """
     const needs = ") needs a gap of " + gaps[at] + " below the maximum; " + second + " is closer.";
     if (n && second > m - gaps[at]) return "Not certified: group (" + group + needs;
     if (!(margins[at] > 0)) return "Not certified: group (" + group + ") was claimed but the check does not accept it.";
-    return "Certified: group (" + group + (n ? ", all at most " + (m - gaps[at]) : "") + "), by at least " + (Math.floor(margins[at] * 1000) / 1000) + " logits.";
+    const limit = n ? ", all at most " + (m - gaps[at]) : "";
+    return "Certified: group (" + group + limit + "), by at least " + (Math.floor(margins[at] * 1000) / 1000) + " logits.";
   }
   function show() { answer.textContent = why(input.value.trim().split(/[\\s,]+/).filter(Boolean).map(Number)); }
   input.addEventListener("input", show);

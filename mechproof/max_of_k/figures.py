@@ -183,11 +183,12 @@ def qk_residual(model: Model, rank: int) -> Explorer:
         spectrum.set_xlabel("direction")
         spectrum.set_ylabel("singular value of the scores")
         rest = left(rank)
-        worst = float((rest.amax(1) - rest.amin(1)).max())
-        spectrum.set_title(f"Rank {rank} leaves {worst:.3g} logits")
+        shown = lambda x: f"{x:.3g}" if x > 1e-9 else "0"                       # below that it is float64's own noise
+        worst = shown(float((rest.amax(1) - rest.amin(1)).max()))
+        spectrum.set_title(f"Rank {rank} leaves differences of {worst}")
         plots.token_map(image, rest.float().numpy(), "what is left of the scores", "query token", "key token", limit, "score")
-        allowed = 2**0.5 * float(S[rank]) if rank < len(S) else 0
-        head = f"rank {rank}: what is left differs within a row by up to {worst:.3g}; by singular value a proof must allow {allowed:.3g}"
+        allowed = shown(2**0.5 * float(S[rank]) if rank < len(S) else 0)
+        head = f"rank {rank}: what is left differs within a row by up to {worst}; by singular value a proof must allow {allowed}"
         return head, f"Left: singular values of the attention scores of {model.name}, the first {rank} peeled. Right: the rest as a map. {head}."
 
     ranks = [r for r in range(d + 1) if r in RANKS or r < 17]
