@@ -29,13 +29,14 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 POINTWISE = frozenset(
     "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge logical_and logical_or logical_not bitwise_and "
-    "bitwise_or bitwise_not exp log sqrt reciprocal clamp clamp_min clamp_max pow masked_fill nextafter".split())
-REDUCTIONS = frozenset("sum amax amin max min any all cumsum cummax cummin nonzero argmax argmin bincount".split())
+    "bitwise_or bitwise_not bitwise_right_shift bitwise_left_shift exp log sqrt reciprocal floor clamp clamp_min clamp_max pow "
+    "masked_fill nextafter nan_to_num".split())
+REDUCTIONS = frozenset("sum mean amax amin max min any all cumsum cummax cummin nonzero argmax argmin bincount unique_consecutive".split())
 FREE = frozenset(
     "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze gather index_select "
     "take_along_dim cat stack clone copy _to_copy detach alias arange zeros ones full empty new_zeros new_ones new_full "
-    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split repeat "
-    "triu tril eye empty_strided scalar_tensor".split())
+    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split split_with_sizes repeat "
+    "triu tril eye empty_strided scalar_tensor repeat_interleave roll".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 
 
@@ -61,6 +62,8 @@ def price(name: str, args: tuple, result) -> int:
         return max(args[0].numel(), args[1].numel() if len(args) > 1 and isinstance(args[1], Tensor) else 0)
     if name in ("mm", "bmm", "mv", "dot"):
         return 2 * result.numel() * args[0].shape[-1]
+    if name in ("scatter_reduce", "scatter_add", "index_add"):
+        return args[3].numel()                                                               # every number added or compared once
     if name == "sort":
         return args[0].numel() * _log2(args[0].shape[-1])
     if name == "searchsorted":

@@ -61,11 +61,31 @@ class Model:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A whole-numbered knob of a strategy: its default and the range it may take."""
+    """A whole-numbered knob of a strategy: its default, the range it may take, and what its values are called (if they are)."""
 
     default: int
     low: int
     high: int
+    names: tuple[str, ...] = ()
+
+    def read(self, text: str) -> int | None:
+        """The value that a text stands for; None where it stands for none."""
+        if self.names:
+            return self.names.index(text) if text in self.names else None
+        value = int(text) if re.fullmatch("-?[0-9]+", text) else None
+        return value if value is not None and self.low <= value <= self.high else None
+
+    def text(self, value: int) -> str:
+        return self.names[value] if self.names else str(value)
+
+    @property
+    def range(self) -> str:
+        return " or ".join(self.names) if self.names else f"whole numbers from {self.low} to {self.high}"
+
+
+def named(default: str, *names: str) -> Parameter:
+    """A knob whose values have names."""
+    return Parameter(names.index(default), 0, len(names) - 1, names)
 
 
 @dataclass(frozen=True)
@@ -101,10 +121,11 @@ class Strategy:
     check: Callable[[Model, Advice, Parameters], Proved]
     advice: Callable[[Parameters], Mapping[str, Spec]]
     unexplained_dimensions: Callable[[Parameters], int | None]
+    failure_probability: float = 0.0                         # of a check that draws coins
 
     def full_id(self, parameters: Parameters) -> str:
         """The id with every parameter that is not at its default."""
-        changed = [f"{k}={v}" for k, v in parameters.items() if v != self.parameters[k].default]
+        changed = [f"{k}={self.parameters[k].text(v)}" for k, v in parameters.items() if v != self.parameters[k].default]
         return self.id + (":" + ",".join(changed) if changed else "")
 
     def __repr__(self) -> str:
@@ -127,7 +148,8 @@ class Family:
 
 
 def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None) -> tuple[Strategy, Parameters]:
-    """A strategy and all its parameters from `id[:key=value,...]`; `rank` is shorthand for a last `rank=...`.
+    """A strategy and all its parameters from `id[:key=value,...]`; `rank` is shorthand for a last `rank=...`,
+    and that for every `..._rank` of a strategy that has several.
 
     Errors: InputError for an unknown id (with the nearest names), an unknown key, a value out of range.
     """
@@ -140,13 +162,13 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
     values = {key: p.default for key, p in strategy.parameters.items()}
     for pair in pairs + ([f"rank={rank}"] if rank is not None else []):
         key, _, value = pair.partition("=")
-        if key not in values:
-            keys = ", ".join(values) or "none"
-            raise InputError(f"parameter {key!r} is not one of {name}; it takes: {keys}")
-        low, high = strategy.parameters[key].low, strategy.parameters[key].high
-        if not re.fullmatch("-?[0-9]+", value) or not low <= int(value) <= high:
-            raise InputError(f"{key}={value} is out of range for {name}; it takes whole numbers from {low} to {high}")
-        values[key] = int(value)
+        keys = [key] if key in values else [k for k in values if key == "rank" and k.endswith("_rank")]
+        if not keys:
+            raise InputError(f"parameter {key!r} is not one of {name}; it takes: {', '.join(values) or 'none'}")
+        for key in keys:
+            values[key] = strategy.parameters[key].read(value)
+            if values[key] is None:
+                raise InputError(f"{pair} is out of range for {name}; it takes {strategy.parameters[key].range}")
     return strategy, values
 
 

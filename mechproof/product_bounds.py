@@ -6,9 +6,11 @@ of bounds on the row differences, eps[q] >= max_k P[q,k] - min_k P[q,k], from mu
 multiplying nothing.  Each takes the factors as balls and returns a ball [q]; each is sound for any factors.
 
     exact            all products                                        q k a
+    gram             exact norms of the rows, by the last Gram matrix    q a b + (q + k) b^2
     per_dimension    |left| times the ranges of right, best break point  q a b, no product over q and k
     recursive        |M1| (|M2| ... range(Mn)): matrix-vector only       q a + a b + b k
     spectral         sqrt2 sigma_1 of the product, by traces of powers   (q + k) a^2 + a^3
+    norms(size)      norms of rows, of the factors between, of columns   q a + a b + b k; a^3 for operator norms
 
 `with_mean(bound)` first takes the mean row out of M1 and multiplies that one row out.
 
@@ -33,6 +35,7 @@ Rows = Float[Ball, " q"]
 RowBound = Callable[[Factors], Rows]
 
 SQUARINGS = 5
+SQRT2 = inverse_sqrt(2) * 2.0
 
 
 def row_range(x: Float[Ball, "*rows k"]) -> Float[Ball, "*rows"]:
@@ -87,14 +90,12 @@ def recursive_means(factors: Factors) -> Rows:
     return (first - mean).abs() @ recursive_means(rest) + row_range(through)
 
 
-def sigma_hi(left: Float[Ball, "q a"], right: Float[Ball, "a k"]) -> Float[Ball, ""]:
-    """At least the largest singular value of left @ right, [].
+def root_hi(G: Float[Ball, "a a"]) -> Float[Ball, ""]:
+    """At least the square root of the largest eigenvalue of G, whose eigenvalues are nonnegative, [].
 
-    Theorem (book, "spectral rung"): with G = (left^T left)(right right^T), whose eigenvalues are the squared
-    singular values, sigma_1 <= tr(G^(2^j))^(1/2^(j+1)).  G is rescaled before each squaring; a numerical
-    singular value would prove nothing.  Complexity: O((q + k) a^2 + j a^3).
+    Theorem (book, "spectral rung"): lambda_1 <= tr(G^(2^j))^(1/2^j).  G is rescaled before each squaring; a numerical
+    eigenvalue would prove nothing.  Complexity: O(j a^3).
     """
-    G = (left.T @ left) @ (right @ right.T)
     scales = []
     for _ in range(SQUARINGS):
         trace = G.pick(torch.diagonal).sum(0)
@@ -107,8 +108,56 @@ def sigma_hi(left: Float[Ball, "q a"], right: Float[Ball, "a k"]) -> Float[Ball,
     return Ball(_up(power.sqrt()))
 
 
+def sigma_hi(left: Float[Ball, "q a"], right: Float[Ball, "a k"]) -> Float[Ball, ""]:
+    """At least the largest singular value of left @ right, []; its square is an eigenvalue of (left^T left)(right right^T).
+
+    Complexity: O((q + k) a^2 + j a^3).
+    """
+    return root_hi((left.T @ left) @ (right @ right.T))
+
+
 def spectral(factors: Factors) -> Rows:
     """sqrt2 sigma_1, the same for every row: a difference is e_q^T P (e_k - e_k'), and |e_k - e_k'| = sqrt2."""
     left, right = factors
-    bound = sigma_hi(left, right) * (inverse_sqrt(2) * 2.0)
+    bound = sigma_hi(left, right) * SQRT2
     return bound.pick(lambda x: x.expand(left.shape[0]))
+
+
+def gram(factors: Factors) -> Rows:
+    """sqrt2 times the exact norms of the product's centred rows, from the Gram matrix of the last factor.
+
+    Complexity: O(q a b) for the partial product, O((q + k) b^2) for the norms; no product over q and k.
+    """
+    left, right = list(accumulate(factors[:-1], matmul))[-1], centred_columns(factors[-1])
+    squares = ((left @ (right @ right.T)) * left).sum(1)
+    return squares.sqrt_upper() * SQRT2
+
+
+def norms(size: Callable[[Ball], Ball]) -> RowBound:
+    """|row of M1| size(M2) ... times twice the longest centred column of Mn; size is `operator_norm` or `frobenius`.
+
+    Complexity: O(sum of the factors' sizes), and what the sizes take.
+    """
+    def bounded(factors: Factors) -> Rows:
+        first, *middle, last = factors
+        right = centred_columns(last)
+        bound = (first * first).sum(1).sqrt_upper() * ((right * right).sum(0).sqrt_upper().amax(0) * 2.0)
+        for factor in middle:
+            bound = bound * size(factor)
+        return bound
+    return bounded
+
+
+def centred_columns(x: Float[Ball, "a k"]) -> Float[Ball, "a k"]:
+    """x minus its mean column, which no difference within a row of a product sees; any column would do."""
+    return x - Ball(x.mid.mean(1))[:, None]
+
+
+def operator_norm(x: Float[Ball, "a b"]) -> Float[Ball, ""]:
+    """At least the largest singular value.  Complexity: O(a b^2 + j b^3)."""
+    return root_hi(x.T @ x)
+
+
+def frobenius(x: Float[Ball, "a b"]) -> Float[Ball, ""]:
+    """At least the Frobenius norm.  Complexity: O(a b)."""
+    return (x * x).sum(1).sum(0).sqrt_upper()

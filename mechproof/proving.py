@@ -44,7 +44,7 @@ def check(model: Model, strategy: str, advice: object, rank: int | None = None) 
         proved = preset.check(model, advice, parameters)
     return Bound(
         model=model.name, strategy=preset.full_id(parameters), correct=proved.correct, total=proved.total,
-        flops=counted.flops, unexplained_dimensions=preset.unexplained_dimensions(parameters),
+        flops=counted.flops, failure_probability=preset.failure_probability, unexplained_dimensions=preset.unexplained_dimensions(parameters),
         advice_bytes=sum(tensor.numel() * tensor.element_size() for tensor in advice.values()),
         seconds=time.perf_counter() - start, undecided=proved.undecided(), case=proved.case)
 

@@ -145,6 +145,10 @@ class Ball:
         """Where the real number is negative for certain: an exact comparison, False for NaN or an infinite radius."""
         return self.mid < -self.rad
 
+    def sqrt_upper(self) -> Ball:
+        """At least the square roots, as exact numbers; of what may be negative within rounding, 0 or more."""
+        return Ball(_up(self.upper().mid.clamp_min(0).sqrt()))
+
     def upper(self) -> Ball:
         """The ball's upper end as numbers that are exact: at least the real ones."""
         return Ball(self.mid + _up(self.rad + 2 * U * _up(self.mag)))

@@ -13,7 +13,7 @@ tokens before it, any up to m after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,8 +143,7 @@ def count_right(model: Model) -> tuple[Int[Tensor, "q m"], int]:
                         doubtful += len(unsure)
                         for tokens in unsure:
                             right[tokens[-1], m] += truth.right(tokens)
-    in_balls = doubtful * n_ctx * d_vocab + (8 * d_vocab**2 * model.sizes["d_model"] if doubtful else 0)
-    with cost.charge(in_balls * sum(PRECISIONS) // 64, "decided in balls, tables and sums, per 64-bit word"):
+    with cost.charge(in_balls(model, doubtful), "decided in balls"):
         return right, doubtful
 
 
@@ -155,9 +154,8 @@ def _size(axes: list[Axis]) -> int:
     return n
 
 
-def check(model: Model, advice: dict, parameters: dict) -> Proved:
-    """The exact number of right sequences."""
-    right, _ = count_right(model)
+def tried(model: Model) -> Callable[[Sequence[int]], Case]:
+    """The case of an input by trying it, in balls."""
     truth = Truth(model)
 
     def case(tokens: Sequence[int]) -> Case:
@@ -166,5 +164,17 @@ def check(model: Model, advice: dict, parameters: dict) -> Proved:
         reason = "this very sequence was tried" + ("" if covered else ", and it is wrong")
         return Case(covered, reason, lambda: truth.margin_lo(tokens))
 
+    return case
+
+
+def in_balls(model: Model, doubtful: int) -> int:
+    """Operations, per 64-bit word, of deciding this many sequences in balls: the tables and the sums."""
+    v, n_ctx, d = (model.sizes[name] for name in ("d_vocab", "n_ctx", "d_model"))
+    return (doubtful * n_ctx * v + (8 * v * v * d if doubtful else 0)) * sum(PRECISIONS) // 64
+
+
+def check(model: Model, advice: dict, parameters: dict) -> Proved:
+    """The exact number of right sequences."""
+    right, _ = count_right(model)
     with cost.charge(right.numel(), "total"):
-        return Proved(int(right.sum()), model.sizes["d_vocab"] ** model.sizes["n_ctx"], case)
+        return Proved(int(right.sum()), model.sizes["d_vocab"] ** model.sizes["n_ctx"], tried(model))

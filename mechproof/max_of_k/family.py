@@ -6,10 +6,13 @@ know the scores.  Their ids are those of the authors' code, so that a reader of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from ..family import Family, Parameter, Strategy
-from . import brute_force, cubic, direct, gap_search, model, scores
+from ..family import Family, Parameter, Strategy, named
+from . import brute_force, cubic, direct, exact, gap_search, model, monte_carlo, scores, tiers
+from . import separable as proofs
+from .paths import Paths
 from .subcubic import HANDLINGS, Skeleton
 from .train import RECIPE, train
 
@@ -46,18 +49,62 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
         unexplained_dimensions=lambda parameters: v + v * v + votes.unexplained(v, d) + known.unexplained(v, d))
 
 
-def _fixed(module, id: str, label: str, cost: int, complexity: str, dimensions: int) -> Strategy:
-    return Strategy(id, label, id, cost, {}, complexity, lambda model, parameters: {}, module.check,
+def _fixed(check: Callable, id: str, label: str, cost: int, complexity: str, dimensions: int | None) -> Strategy:
+    return Strategy(id, label, id, cost, {}, complexity, lambda model, parameters: {}, check,
                     lambda parameters: {}, lambda parameters: dimensions)
 
 
+def separable(id: str, label: str, cost: int, **defaults: str | int) -> Callable[[Mapping[str, int]], Strategy]:
+    """A named setting of the separable proof: its parameters with these defaults."""
+    def of(sizes: Mapping[str, int]) -> Strategy:
+        v, d = sizes["d_vocab"], min(sizes["d_model"], sizes["d_head"])
+        values = {"groups": 8, "buckets": 9, "query": "each", **defaults}
+        parameters = {"groups": Parameter(values["groups"], 1, 64), "buckets": Parameter(min(values["buckets"], v), 2, v),
+                      "query": named(values["query"], "grouped", "each")}
+        for table in tiers.TABLES:
+            parameters[table] = named(values.get(table, "exact"), *tiers.NAMES)
+            parameters[f"{table}_rank"] = Parameter(min(values.get(f"{table}_rank", 0), d), 0, d)
+        return Strategy(
+            id=id, label=label, family="separable", cost=cost * v * v, parameters=parameters,
+            complexity="O(v^2 (d + b + g)) and what is left open",
+            search=lambda model, parameters: tiers.advise(Paths(model), parameters),
+            check=lambda model, advice, parameters: proofs.check(model, tiers.circuits(Paths(model), advice, parameters), parameters),
+            advice=lambda parameters: tiers.specs(sizes, parameters), unexplained_dimensions=lambda parameters: None)
+    return of
+
+
+def checked_by_chance(sizes: Mapping[str, int]) -> Strategy:
+    """The separable proof on tables that are advice."""
+    exact = separable("monte_carlo", "tables checked at random (Freivalds)", 380, groups=6, query="grouped")(sizes)
+    return replace(
+        exact, parameters={name: p for name, p in exact.parameters.items() if name in ("groups", "buckets", "query")},
+        family="monte_carlo", complexity="O(v^2 + v d + d^2) words and what is left open", search=lambda model, parameters: monte_carlo.advise(model),
+        check=lambda model, advice, parameters: proofs.check(model, monte_carlo.circuits(model, advice), parameters),
+        advice=lambda parameters: monte_carlo.specs(sizes), failure_probability=len(monte_carlo.TABLES) * monte_carlo.CHANCE)
+
+
+PRESETS = (
+    separable("separable", "separable, query by query", 800),
+    separable("separable-grouped", "separable, queries in buckets", 580, groups=6, query="grouped"),
+    separable("separable-small", "separable, few buckets", 500, groups=4, buckets=7, query="grouped"),
+    separable("compact-gram", "all tables compact, norms of rows", 1400, qk="gram", eu="gram", ov="gram", qk_rank=8, eu_rank=8, ov_rank=16),
+    separable("compact-spectral", "all tables compact, operator norms", 1800, qk="spectral", eu="spectral", ov="spectral",
+              qk_rank=20, eu_rank=20, ov_rank=24),
+    separable("compact-frobenius", "no product of two factors", 1900, qk="frobenius", eu="frobenius", ov="frobenius",
+              qk_rank=16, eu_rank=16, ov_rank=20),
+    checked_by_chance,
+)
+
+
 def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
-    """The 102 named presets for models of these sizes."""
+    """The paper's 102 and ours, as named presets for models of these sizes."""
     v, d, n_ctx = sizes["d_vocab"], sizes["d_model"], sizes["n_ctx"]
-    fixed = [_fixed(brute_force, "brute_force", "every sequence", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
-             _fixed(cubic, "cubic", "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v)]
+    fixed = [_fixed(brute_force.check, "brute_force", "every sequence", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
+             _fixed(cubic.check, "cubic", "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v),
+             _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(Paths(model))), "exact",
+                    "branch and bound", 1700 * v * v + v**n_ctx // 8, "O(v^2 d + v^3) and the wrong sequences", None)]
     compositions = [Skeleton(d, h, e) for d in direct.WAYS for h in HANDLINGS for e in scores.WAYS]
-    return fixed + [subcubic(skeleton, sizes) for skeleton in compositions]
+    return fixed + [preset(sizes) for preset in PRESETS] + [subcubic(skeleton, sizes) for skeleton in compositions]
 
 
 FAMILY = Family(

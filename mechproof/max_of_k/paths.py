@@ -23,9 +23,9 @@ from ..rounding import Ball, inverse_sqrt
 class Paths:
     """Balls around each table, multiplied out only when asked for (a check pays for what it uses).
 
-    Shapes: EPq, EPk [v,d]; X, Y [v,d_head] with A = X Y^T; A [v,v] (query, key); B [v,K] (query, position);
+    Shapes: EPq, EPk [v,d]; X, Y [v,d_head] with A = X Y^T (A itself folds the d x d matrices first, which is cheaper); A [v,v] (query, key); B [v,K] (query, position);
     EU [v,v] (query, logit); OV [v,v] (key, logit); PV [K,v] (position, logit).
-    Complexity: O(v d^2) for EPq, X, Y; O(v^2 d) for A, EU, OV; O(K v d) for B, PV.
+    Complexity: O(v d^2 + d^3) for X, Y and inside A, OV; O(v^2 d) for A, EU, OV; O(K v d) for B, PV.
     """
 
     model: Model
@@ -68,28 +68,28 @@ class Paths:
 
     @cached_property
     def A(self) -> Ball:
-        return self.X @ self.Y.T
+        return (self.EPq @ (self.scaled_W_Q @ self.weight("W_K").T)) @ self.EPk.T
 
     @cached_property
     def B(self) -> Ball:
-        return self.X @ ((self.weight("W_pos") - self.Pbar) @ self.weight("W_K")).T
+        return self.EPq @ (self.scaled_W_Q @ ((self.weight("W_pos") - self.Pbar) @ self.weight("W_K")).T)
 
     @cached_property
     def EU(self) -> Ball:
         return self.EPq @ self.weight("W_U")
 
     @cached_property
-    def OU(self) -> Ball:
-        """W_O W_U [d_head,v], shared by OV and PV."""
-        return self.weight("W_O") @ self.weight("W_U")
+    def VO(self) -> Ball:
+        """W_V W_O [d,d], shared by OV and PV."""
+        return self.weight("W_V") @ self.weight("W_O")
 
     @cached_property
     def OV(self) -> Ball:
-        return (self.weight("W_E") @ self.weight("W_V")) @ self.OU
+        return (self.weight("W_E") @ self.VO) @ self.weight("W_U")
 
     @cached_property
     def PV(self) -> Ball:
-        return (self.weight("W_pos") @ self.weight("W_V")) @ self.OU
+        return (self.weight("W_pos") @ self.VO) @ self.weight("W_U")
 
     @cached_property
     def worst_position(self) -> Ball:

@@ -1,0 +1,61 @@
+"""Certificates: a claim about a model's accuracy as a file, with all that a checker needs to derive it anew.
+
+    {"format": "mechproof-certificate/1",
+     "claim": {"correct": .., "total": .., "strategy": "separable", "parameters": {"groups": 8, "query": "each", ..},
+               "failure_probability": 0.0},
+     "model_sha256": "..", "advice": {"qk_a0": {"dtype": "<f8", "shape": [32, 8], "base64": ".."}}, "flops": ..}
+
+The named settings of a strategy are written as that strategy with all its parameters.  The checker is
+`mechproof.verifier`, which shares no code with the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from . import proving
+from .bound import Bound
+from .family import InputError, Model, parse_id
+
+FORMAT = "mechproof-certificate/1"
+COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo")
+
+
+def encoded(tensor: Tensor) -> dict:
+    """An array as JSON: little-endian bytes in base64, with dtype and shape."""
+    array = tensor.numpy()
+    array = array.astype(array.dtype.newbyteorder("<"))
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def certificate(model: Model, strategy: str, rank: int | None = None) -> tuple[dict, Bound]:
+    """Search, check and write down.  Errors: InputError for a strategy that the verifier does not cover."""
+    preset, parameters = parse_id(strategy, proving.strategies(model), rank)
+    if preset.family not in COVERED:
+        raise InputError(f"strategy {preset.id!r} has no certificates; those that have: {', '.join(COVERED)}")
+    advice = proving.search(model, strategy, rank)
+    bound = proving.check(model, strategy, advice, rank)
+    named = {name: p.names[value] if p.names else value for name, value, p in
+             ((name, value, preset.parameters[name]) for name, value in parameters.items())}
+    claim = {"correct": bound.correct, "total": bound.total, "strategy": preset.family, "parameters": named,
+             "failure_probability": bound.failure_probability}
+    return {"format": FORMAT, "claim": claim, "model_sha256": model.sha256,
+            "advice": {name: encoded(tensor) for name, tensor in advice.items()}, "flops": bound.flops}, bound
+
+
+def certify(model: Model, strategy: str, path: Path, rank: int | None = None) -> Bound:
+    """Write a certificate, whole or not at all.  Errors: InputError, also where the path cannot be written."""
+    content, bound = certificate(model, strategy, rank)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(content), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"output {str(path)!r} cannot be written ({error.strerror}); choose another path") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return bound

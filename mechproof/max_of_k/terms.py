@@ -1,0 +1,368 @@
+"""Proofs without a softmax: a sum of single-token functions, and a count.
+
+Problem: attention couples all tokens of a sequence through the softmax denominator, so the paper's proofs bound
+attention first and logits after.  Idea: that denominator is positive, and multiplying by it leaves
+
+    sum_p e^(B[q,p] - B[q,K-1]) e^(A[q,t_p] - A[q,m]) (EU[q,m] - EU[q,x] + OV[t_p,m] - OV[t_p,x] + PV[p,m] - PV[p,x]) > 0
+
+for every wrong token x: a sum of functions of one token each (the last has t_p = q).  A proof bounds them from
+below over groups of wrong tokens, buckets of keys and, if it likes, buckets of queries, and counts the
+combinations whose sum is positive (boxes.py lists the others, levels.py counts them for long sequences).
+
+Adding c_x to every OV[k,x] and taking it from EU[q,x] and PV[p,x] changes no sum, and with c the mean over
+queries and positions what is left of EU and PV is small, so that a group's worst x no longer needs to be worst
+in all three at once.  A table may be known only up to a slack a row; then weights and votes move by it.
+
+Source: book, "Past the paper".  `Votes` and `Queries` hold the terms, a `Stage` makes cells of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import exp, inf, nan
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .. import cost
+from ..rounding import Ball, _up, cat
+from .boxes import Cells, children
+
+LIMIT = 30.0            # log-weights above this (against the maximum's) are not worth certifying
+FLOOR = 300.0           # and below minus this all the same
+
+
+@dataclass(frozen=True)
+class Known:
+    """A table and by how much a difference within one of its rows may be off (None: exact)."""
+
+    table: Float[Ball, "r c"]
+    slack: Float[Ball, " r"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Circuits:
+    """What a proof knows of the network: A [q,k], EU [q,x], OV [k,x] each up to a slack; B [q,p], PV [p,x] exactly."""
+
+    A: Known
+    B: Ball
+    EU: Known
+    OV: Known
+    PV: Ball
+
+    n_ctx = property(lambda self: self.PV.shape[0])
+    d_vocab = property(lambda self: self.PV.shape[1])
+
+    def centred(self) -> Circuits:
+        """The same sums with the means of EU and PV moved into OV; any numbers c would do.  Complexity: O(v^2)."""
+        c, p = (Ball(x.mid.mean(0)) for x in (self.EU.table, self.PV))
+        return Circuits(self.A, self.B, Known(self.EU.table - c, self.EU.slack), Known(self.OV.table + (c + p), self.OV.slack),
+                        self.PV - p)
+
+
+def edges(d_vocab: int, n: int) -> list[int]:
+    """Where n buckets of offsets m - k begin: one offset each, then two, four, eight, ..., and the rest.
+
+    >>> edges(64, 9)
+    [0, 1, 2, 3, 4, 6, 10, 18, 34]
+    """
+    for doublings in range(n):
+        singles = n - 1 - doublings
+        starts = list(range(singles)) + [singles + 2 * (2**j - 1) for j in range(doublings + 1)]
+        if starts[-1] >= d_vocab / 2 or singles == 1:
+            break
+    return [start for start in starts if start < d_vocab]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t."""
+
+    d_vocab: int
+    edges: list[int]
+
+    def __post_init__(self):
+        v, at = self.d_vocab, torch.tensor(self.edges)
+        m = torch.arange(v)
+        put = lambda name, value: object.__setattr__(self, name, value)
+        put("m", m.repeat_interleave(m + 1))
+        put("t", self.m - torch.cat([torch.arange(k + 1) for k in range(v)]))
+        put("bucket", torch.searchsorted(at, self.m - self.t, right=True) - 1)
+        put("segment", self.m * len(at) + self.bucket)
+        ends = torch.cat([at[1:], torch.tensor([v])])
+        put("size", (torch.minimum(ends, m[:, None] + 1) - at).clamp_min(0))           # [m, b] tokens in a bucket
+        put("window", self.m[:, None] - at)                                             # [pair, b] last token of a bucket
+
+    def pair(self, m: Tensor, t: Tensor) -> Tensor:
+        return m * (m + 1) // 2 + m - t
+
+
+@lru_cache(maxsize=16)
+def layout(d_vocab: int, n: int) -> Layout:
+    """Addresses depend on sizes alone: they are no part of a proof and cost it nothing."""
+    with cost.charge(0, "addresses"):
+        return Layout(d_vocab, edges(d_vocab, n))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """n groups of wrong tokens: m+1, m-1, m+2, ... singly, then the rest below and above (n = 1: all together)."""
+
+    n: int
+
+    singles = property(lambda self: [(i // 2 + 1) * (1 - 2 * (i % 2)) for i in range(self.n - 2)])
+    above = property(lambda self: (max(self.n, 2) - 1) // 2)          # single tokens above m
+    below = property(lambda self: (max(self.n, 2) - 2) // 2)
+
+    def rivals(self, x: Float[Tensor, "r v"], row: Tensor, m: Tensor) -> Float[Tensor, "g n"]:
+        """The largest x[row] in each group, -inf in an empty one.  Complexity: O(r v)."""
+        v = x.shape[1]
+        with cost.charge(0, "addresses"):
+            places = [m + o for o in self.singles] + [m - 1 - self.below, m + 1 + self.above]
+            *singles, before, after = (torch.where((i < 0) | (i >= v), v, i) for i in places)
+        at = lambda x, i: torch.cat([x, x.new_full((len(x), 1), -inf)], 1)[row, i]
+        rests = [at(x.cummax(1).values, before), at(x.flip(1).cummax(1).values.flip(1), after)]
+        return torch.stack([at(x, i) for i in singles] + (rests if self.n > 1 else [torch.maximum(*rests)]))
+
+    def of(self, x: Tensor, m: Tensor) -> Tensor:
+        """The group of a wrong token, for n > 1."""
+        with cost.charge(0, "addresses"):
+            single = 2 * ((x - m).abs() - 1) + (x < m)
+            return torch.where(single < self.n - 2, single, torch.where(x < m, self.n - 2, self.n - 1))
+
+    def members(self, g: Tensor, m: Tensor, v: int) -> tuple[Tensor, Tensor]:
+        """First wrong token and number of them, for n > 1; none of an empty group."""
+        with cost.charge(0, "addresses"):
+            single = m + torch.tensor([*self.singles, 0, 0])[g]
+            start = torch.where(g < self.n - 2, single, torch.where(g == self.n - 2, 0, m + 1 + self.above))
+            stop = torch.where(g < self.n - 2, single + 1, torch.where(g == self.n - 2, m - self.below, v))
+            inside = (start >= 0) & (stop <= v)
+            return start, torch.where(inside, stop - start, 0).clamp_min(0)
+
+    def lead(self, x: Ball, row: Tensor, m: Tensor) -> Float[Ball, "g n"]:
+        """x[row, m] minus the largest of each group; +inf for an empty one."""
+        return x[row, m] - x.pick(lambda t: self.rivals(t, row, m))
+
+
+def over_bucket(x: Float[Ball, "*r pair"], lay: Layout, better: Callable = torch.minimum) -> Float[Ball, "*r row"]:
+    """Minimum (maximum) over the pairs of every row of (maximum, bucket); infinite in an empty one."""
+    empty, name = (inf, "amin") if better is torch.minimum else (-inf, "amax")
+    n = lay.d_vocab * len(lay.edges)
+    return x.pick(lambda t: t.new_full((*t.shape[:-1], n), empty).scatter_reduce(-1, lay.segment.expand(t.shape), t, name))
+
+
+def windows(x: Float[Tensor, "q k"], lay: Layout, better: Callable) -> Float[Tensor, "pair b"]:
+    """Extreme of x[t, k] over the keys k of each bucket below m, by doubling.  Complexity: O(v^2 b)."""
+    out, width, window = [], 1, x
+    for j, start in enumerate(lay.edges):
+        if j == len(lay.edges) - 1:
+            window = (x.cummin if better is torch.minimum else x.cummax)(1).values
+        else:
+            while width < lay.edges[j + 1] - start:
+                window = torch.cat([window[:, :width], better(window[:, width:], window[:, :-width])], 1)
+                width *= 2
+        with cost.charge(0, "addresses"):
+            last = lay.window[:, j].clamp_min(0)
+        out.append(window[lay.t, last])
+    return torch.stack(out, 1)
+
+
+def weighted(h: Ball, weights: Float[Ball, 2 *w]) -> Ball:
+    """At least h w for every w between two weights (smallest, largest), or for the one weight there is."""
+    if len(weights.mid) == 1:
+        return h * weights[0]
+    end = (h.mid < 0).long()[None]
+    return h * weights.pick(lambda w: torch.stack([x.expand(h.shape) for x in w.unbind(0)]).gather(0, end)[0])
+
+
+def exponential(*ends: Ball) -> Float[Ball, e *w]:
+    """Weights from log-weights, one or both ends, cut off above e^LIMIT (`hopeless`) and below e^-FLOOR: no infinities, no
+    zeros.  The radius allows for the latter."""
+    w = cat([end[None] for end in ends], 0).pick(lambda x: x.clamp(-FLOOR, LIMIT)).exp()
+    return Ball(w.mid, _up(w.rad + exp(1 - FLOOR)), w.mag)
+
+
+def hopeless(weights: Float[Ball, e *w]) -> Bool[Tensor, "*w"]:
+    """Where a weight may be larger than what was computed."""
+    return weights.mid[-1] > exp(LIMIT - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Everything about a query q and a maximum m >= q, for every pair: log-weights against the maximum's.
+
+    lo, hi [pair, b] of a key in each bucket; e [pair, p] of a position; own_lo, own_hi [pair] of the query itself.
+    Complexity: O(v^2 b).
+    """
+
+    circuits: Circuits
+    lay: Layout
+
+    def of(self, better: Callable) -> Ball:
+        A, lay, sign = self.circuits.A, self.lay, -1.0 if better is torch.minimum else 1.0
+        ends = A.table.pick(lambda x: windows(x, lay, better)) - A.table[lay.t, lay.m][:, None]
+        if A.slack is None:
+            return ends
+        apart = Ball((torch.tensor(lay.edges) > 0).double() * sign)             # the maximum's own weight is exactly 1
+        return ends + A.slack[lay.t][:, None] * apart
+
+    @cached_property
+    def lo(self) -> Ball:
+        return self.of(torch.minimum)
+
+    @cached_property
+    def hi(self) -> Ball:
+        return self.of(torch.maximum)
+
+    @cached_property
+    def e(self) -> Ball:
+        B = self.circuits.B
+        return (B[:, :-1] - B[:, -1:])[self.lay.t]
+
+    @cached_property
+    def own_weights(self) -> Float[Ball, "2 pair"]:
+        A, t, m = self.circuits.A, self.lay.t, self.lay.m
+        at = A.table[t, t] - A.table[t, m]
+        if A.slack is None:
+            return exponential(at)
+        slack = A.slack[t] * Ball((t != m).double())
+        return exponential(at - slack, at + slack)
+
+    def own(self, votes: Ball, index: Tensor | slice) -> Ball:
+        """The query's term from its votes [..., pair]; NaN, which certifies nothing, where its weight is hopeless."""
+        weights = self.own_weights[:, index]
+        return weighted(votes, weights).pick(lambda x: x.masked_fill(hopeless(weights), nan))
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One resolution of a proof: rows r are (maximum, query or bucket of queries), columns g wrong tokens or groups.
+
+    direct(g, r) [c], own(g, r) [c]: the direct path's lead and the query's term.  keys(r) [2, r, b] and
+    positions [2, r, p]: both ends (or one) of the factors of another position's weight; votes(g, m) [c, p, b].
+    While positions are not told apart (`merged`) p is 1 and stands for the worst of them.
+    """
+
+    m: Int[Tensor, " r"]
+    need: Bool[Tensor, " r"]          # the query is not the maximum, so that another position must hold it
+    direct: Callable[[Tensor, Tensor], Ball]
+    own: Callable[[Tensor, Tensor], Ball]
+    keys: Callable[[Tensor], Ball]
+    positions: Float[Ball, "2 r p"]
+    votes: Callable[[Tensor, Tensor, bool], Ball]
+
+    def cells(self, r: Tensor, g: Tensor, merged: bool = False) -> Cells:
+        """The terms of cells (r, g).  Complexity: O(c p b)."""
+        rows, place = r.unique_consecutive(return_inverse=True) if len(r) else (r, r)
+        at = self.positions[:, rows]
+        if merged:
+            at = at.pick(lambda x: torch.stack([x[0].amin(1), x[-1].amax(1)])[..., None])
+        keys = self.keys(rows)
+        weights = keys[:, :, None] * at[..., None]                                            # [2, rows, p, b]
+        none = (hopeless(keys).any(1) | hopeless(at).any(1))[place]
+        own = self.own(g, r).pick(lambda x: x.masked_fill(none, nan))
+        h = self.direct(g, r)[:, None, None] + self.votes(g, self.m[r], merged)
+        return Cells(own, weighted(h, weights[:, place]), self.need[r], self.positions.shape[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Separable:
+    """The tables of one proof, made when asked for, and the stages that it may go through, from coarse to fine."""
+
+    circuits: Circuits
+    groups: Groups
+    buckets: int
+
+    @cached_property
+    def lay(self) -> Layout:
+        return layout(self.circuits.d_vocab, self.buckets)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        return Pairs(self.circuits, self.lay)
+
+    def lead(self, known: Known) -> Float[Ball, "g pair"]:
+        """By how much m leads each group in row t of a table, less the slack; one row may stand for all."""
+        with cost.charge(0, "addresses"):
+            row = self.lay.t.clamp_max(len(known.table.mid) - 1)
+        lead = self.groups.lead(known.table, row, self.lay.m)
+        return lead if known.slack is None else lead - known.slack[row]
+
+    @cached_property
+    def lead_EU(self) -> Float[Ball, "g pair"]:
+        return self.lead(self.circuits.EU)
+
+    @cached_property
+    def lead_OV(self) -> Float[Ball, "g pair"]:
+        return self.lead(self.circuits.OV)
+
+    @cached_property
+    def lead_PV(self) -> Float[Ball, "g m p"]:
+        n, v = self.circuits.PV.shape
+        with cost.charge(0, "addresses"):
+            p, m = torch.arange(n).repeat(v), torch.arange(v).repeat_interleave(n)
+        return self.groups.lead(self.circuits.PV, p, m).pick(lambda x: x.unflatten(1, (v, n)))
+
+    @cached_property
+    def own(self) -> Float[Ball, "g pair"]:
+        return self.pairs.own((self.lead_EU + self.lead_OV) + self.lead_PV[:, self.lay.m, -1], slice(None))
+
+    @cached_property
+    def key_votes(self) -> Float[Ball, "g m b"]:
+        return over_bucket(self.lead_OV, self.lay).pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1)))
+
+    @cached_property
+    def merged_votes(self) -> Float[Ball, "g m 1 b"]:
+        return (self.key_votes + self.lead_PV[:, :, :-1].amin(2)[..., None])[:, :, None]
+
+    @cached_property
+    def all_votes(self) -> Float[Ball, "g m p b"]:
+        return self.key_votes[:, :, None] + self.lead_PV[:, :, :-1, None]
+
+    def votes(self, g: Tensor, m: Tensor, merged: bool) -> Float[Ball, "c p b"]:
+        return (self.merged_votes if merged else self.all_votes)[g, m]
+
+    def keys(self, lo: Float[Ball, "r b"], hi: Float[Ball, "r b"], m: Int[Tensor, " r"]) -> Callable[[Tensor], Ball]:
+        """Weights from log-weights; 1 where a bucket holds no token (its votes are +inf)."""
+        none = self.lay.size[m] == 0
+        keys = exponential(*(x.pick(lambda t: t.masked_fill(none, 0.0)) for x in (lo, hi)))
+        return lambda rows: keys[:, rows]
+
+    def each(self) -> Stage:
+        """Single queries, groups of wrong tokens: a row is a pair."""
+        lay, pairs = self.lay, self.pairs
+        return Stage(lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r], lambda g, r: self.own[g, r],
+                     self.keys(pairs.lo, pairs.hi, lay.m), exponential(pairs.e), self.votes)
+
+    def grouped(self) -> Stage:
+        """Buckets of queries, groups of wrong tokens: a row is (maximum, bucket)."""
+        lay, pairs = self.lay, self.pairs
+        with cost.charge(0, "addresses"):
+            r = torch.arange(lay.size.numel())
+            m, need = r // len(lay.edges), r % len(lay.edges) > 0
+            none = (lay.size.flatten() == 0)[:, None]
+        lo, hi = (over_bucket(x.T, lay, better).T for x, better in ((pairs.lo, torch.minimum), (pairs.hi, torch.maximum)))
+        at_lo, at_hi = (over_bucket(pairs.e.T, lay, better).T.pick(lambda t: t.masked_fill(none, 0.0)) for better in (torch.minimum, torch.maximum))
+        direct, own = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay)
+        keys = self.keys(*(x.pick(lambda t: t.masked_fill(none, 0.0)) for x in (lo, hi)), m)
+        return Stage(m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r], keys, exponential(at_lo, at_hi), self.votes)
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """(row of `grouped`, group) of every cell that holds sequences."""
+        with cost.charge(0, "addresses"):
+            lay, n = self.lay, self.groups.n
+            r, g = torch.arange(lay.size.numel())[:, None], torch.arange(n)
+            m = r // len(lay.edges)
+            wrong = self.groups.members(g.expand(len(r), -1), m.expand(-1, n), lay.d_vocab)[1] if n > 1 else torch.ones(1, 1)
+            return ((lay.size.flatten()[:, None] > 0) & (wrong > 0)).nonzero().unbind(1)
+
+    def queries_of(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """(parent, row of `each`) of the queries in rows of `grouped`."""
+        with cost.charge(0, "addresses"):
+            b = len(self.lay.edges)
+            m, j = r // b, r % b
+            start = m * (m + 1) // 2 + torch.tensor(self.lay.edges)[j]
+        return children(start, self.lay.size[m, j])

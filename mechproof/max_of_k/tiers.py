@@ -1,0 +1,150 @@
+"""How well a proof knows the score, direct and vote tables: multiplied out, or peeled and the rest bounded.
+
+Problem: the three tables of v^2 numbers are most of a separable proof's cost and all of its v^2 d.  Idea: each is a
+chain of factors.  Take the mean row and r advised directions out, multiply those out (thin products), and bound
+how far a difference within a row of the rest may be off by a rung of `product_bounds`:
+
+    exact      the table                                                         v^2 d
+    gram       first factors multiplied, norms of the rest's rows                v^2 r + v d^2
+    spectral   the inner factors multiplied, their rest by its operator norm     v^2 r + v d r + d^3
+    frobenius  nothing multiplied, every factor peeled and bounded by its norm   v^2 r + (v d + d^2) r
+
+Any advice gives an identity (a telescope), so wrong directions only loosen the rung.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import matmul
+
+import torch
+from torch import Tensor
+
+from ..family import Advice, Parameters, Spec
+from ..product_bounds import Factors, RowBound, frobenius, gram, norms, operator_norm
+from ..rounding import Ball, cat
+from .paths import Paths
+from .scores import columns
+from .terms import Circuits, Known
+
+Hints = dict[int, tuple[Ball, Ball]]
+
+
+def chains(paths: Paths) -> dict[str, list[Ball]]:
+    """The factors of the three tables: scores (query, key), direct path (query, logit), votes (key, logit)."""
+    w = paths.weight
+    return {"qk": [paths.EPq, paths.scaled_W_Q, w("W_K").T, paths.EPk.T], "eu": [paths.EPq, w("W_U")],
+            "ov": [w("W_E"), w("W_V"), w("W_O"), w("W_U")]}
+
+
+def telescope(chain: Factors, hints: Hints) -> tuple[Ball, Ball, Factors]:
+    """left right^T + the product of the rests = the product of the chain, for any hints {factor: (a, b)}.
+
+    In the first half F = (F a) b^T + F', in the second F = b (F^T a)^T + F'.  Complexity: O(r times the factors' sizes).
+    """
+    terms, rest = [], []
+    for i, factor in enumerate(chain):
+        if i not in hints:
+            rest.append(factor)
+            continue
+        a, b = hints[i]
+        first_half = 2 * i < len(chain)
+        along = (factor if first_half else factor.T) @ a
+        left, right = (along, b) if first_half else (b, along)
+        terms.append((reduce(lambda x, M: M @ x, reversed(rest), left), reduce(lambda x, M: M.T @ x, chain[i + 1 :], right)))
+        rest.append(factor - (along @ b.T if first_half else b @ along.T))
+    left, right = (cat([term[side] for term in terms], 1) for side in (0, 1))
+    return left, right, rest
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Which inner dimensions of a chain are kept when it is multiplied out, which of its factors then are peeled, and
+    the rung for the rest."""
+
+    label: str
+    complexity: str
+    kept: Callable[[int], Sequence[int]]
+    peeled: Callable[[int], Sequence[int]]
+    rung: RowBound
+
+    def fold(self, chain: Factors) -> list[Ball]:
+        """The chain between the dimensions that are kept."""
+        cuts = sorted(self.kept(len(chain)))
+        return [reduce(matmul, chain[i:j]) for i, j in zip(cuts, cuts[1:])]
+
+    def sides(self, dims: Sequence[int]) -> dict[int, int]:
+        """{peeled factor: length of its directions} for a chain with these dimensions."""
+        cuts = sorted(self.kept(len(dims) - 1))
+        n = len(cuts) - 1
+        return {i: dims[cuts[i + 1] if 2 * i < n else cuts[i]] for i in self.peeled(n)}
+
+    def known(self, chain: Factors, hints: Hints) -> Known:
+        """The table from peeled directions and the mean row, and its slack."""
+        first, *others = self.fold(chain)
+        mean = Ball(first.mid.mean(0))
+        mean_row = reduce(matmul, others, mean)
+        left, right, rest = telescope([first - mean, *others], hints)
+        return Known(left @ right.T + mean_row, self.rung(rest))
+
+    def directions(self, chain: Factors, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
+        """Advice: for every peeled factor a, b [n, r]; those of a product's own singular vectors where there are two."""
+        first, *others = (x.mid for x in self.fold(chain))
+        factors = [first - first.mean(0), *others]
+        if len(factors) == 2 and self.peeled(2) == (0,):
+            U, S, Vh = torch.linalg.svd(factors[0] @ factors[1], full_matrices=False)
+            scale = S.clamp_min(1e-12 * float(S[0]) + 1e-30)
+            return {0: (columns(factors[1] @ Vh.T / scale, rank), columns(factors[0].T @ U, rank))}
+        sides = {i: factors[i] if 2 * i < len(factors) else factors[i].T for i in self.peeled(len(factors))}
+        own = {i: columns(torch.linalg.svd(x, full_matrices=False).Vh.T, rank) for i, x in sides.items()}
+        return {i: (V, V) for i, V in own.items()}
+
+
+TIERS = {
+    "exact": None,
+    "gram": Tier("norms of rows", "v^2 r + v d^2", lambda n: {0, n - 1, n}, lambda n: (0,), gram),
+    "spectral": Tier("operator norm", "v^2 r + v d r + d^3", lambda n: {0, 1, n - 1, n}, lambda n: (0,) if n == 2 else (1,), norms(operator_norm)),
+    "frobenius": Tier("Frobenius norms", "v^2 r + v d r + d^2 r", lambda n: range(n + 1), range, norms(frobenius)),
+}
+TABLES = {"qk": "A", "eu": "EU", "ov": "OV"}
+NAMES = tuple(TIERS)
+
+
+def chosen(parameters: Parameters) -> dict[str, tuple[Tier, int]]:
+    """Tier and rank of each table that is not multiplied out."""
+    tiers = {name: TIERS[NAMES[parameters[name]]] for name in TABLES}
+    return {name: (tier, parameters[f"{name}_rank"]) for name, tier in tiers.items() if tier}
+
+
+def specs(sizes: Mapping[str, int], parameters: Parameters) -> dict[str, Spec]:
+    """Shapes of the directions."""
+    v, d, h = (sizes[name] for name in ("d_vocab", "d_model", "d_head"))
+    dims = {"qk": (v, d, h, d, v), "eu": (v, d, v), "ov": (v, d, h, d, v)}
+    return {f"{name}_{side}{i}": Spec((n, rank)) for name, (tier, rank) in chosen(parameters).items()
+            for i, n in tier.sides(dims[name]).items() for side in "ab"}
+
+
+def advise(paths: Paths, parameters: Parameters) -> Advice:
+    """Directions for every table that is not multiplied out."""
+    return {f"{name}_{side}{i}": x for name, (tier, rank) in chosen(parameters).items()
+            for i, ab in tier.directions(chains(paths)[name], rank).items() for side, x in zip("ab", ab)}
+
+
+def exactly(paths: Paths) -> Circuits:
+    """Every table multiplied out.  Complexity: O(v^2 d)."""
+    return Circuits(Known(paths.A), paths.B, Known(paths.EU), Known(paths.OV), paths.PV)
+
+
+def circuits(paths: Paths, advice: Advice, parameters: Parameters) -> Circuits:
+    """The circuits as the proof with these tiers knows them.  Complexity: that of the tiers."""
+    tiers, weight = chosen(parameters), paths.weight
+    tables = {name: Known(getattr(paths, TABLES[name])) for name in TABLES if name not in tiers}
+    for name, (tier, _) in tiers.items():
+        chain = chains(paths)[name]
+        peeled = tier.peeled(len(tier.kept(len(chain))) - 1)
+        hints = {i: (Ball(advice[f"{name}_a{i}"]), Ball(advice[f"{name}_b{i}"])) for i in peeled}
+        tables[name] = tier.known(chain, hints)
+    places = ((weight("W_pos") @ weight("W_V")) @ weight("W_O")) @ weight("W_U") if "ov" in tiers else paths.PV
+    return Circuits(tables["qk"], paths.B, tables["eu"], tables["ov"], places)
