@@ -15,13 +15,16 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+import mechproof as mp
 from mechproof import zoo
 from mechproof.family import Model
+from mechproof.max_of_k import edits
 from mechproof.max_of_k.brute_force import count_right
 from mechproof.max_of_k.model import last_logits
 
 SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
          "max-of-4-v128": 5, "max-of-4-v256": 5}
+EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", 151), "max-of-4-projected": ("max-of-4", "projected", 25)}
 BUILD = Path("build/zoo")
 SAMPLES, Z = 10**6, 2.576
 
@@ -55,13 +58,29 @@ def member(collection: str, seed: int) -> tuple[dict, dict]:
     return {"seed": seed, "sha256": model.sha256, "accuracy": json.loads(note.read_text())}, dict(model.tensors)
 
 
+def edited(collection: str) -> None:
+    """A collection of edited models, made from the shipped ones of its parent's collection."""
+    parents, edit, n = EDITED[collection]
+    members = []
+    for seed in tqdm(range(n), desc=collection):
+        tensors, note = edits.EDITS[edit](mp.load(f"{parents}/{seed}"))
+        model = zoo.model_from_tensors(f"{collection}/{seed}", tensors, note)
+        right = mp.prove(model, "exact")
+        members.append(({"seed": seed, "sha256": model.sha256, "accuracy": {"correct": right.correct, "total": right.total}, **note}, tensors))
+    recipe = {"edit": edit, "command": f"python benchmarks/build_zoo.py {collection}"}
+    zoo.save_collection(collection, {"family": model.family.name, "sizes": model.sizes, "recipe": recipe}, members)
+
+
 def main(collections: list[str]) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for collection in collections or SEEDS:
+    for collection in collections or [*SEEDS, *EDITED]:
+        if collection in EDITED:
+            edited(collection)
+            continue
         family = zoo.family_of_collection(collection)
         members = [member(collection, seed) for seed in tqdm(range(SEEDS[collection]), desc=collection)]
-        header = {"family": family.name, "sizes": family.sizes(members[0][1]), "recipe": family.recipe}
+        header = {"family": family.name, "sizes": family.sizes(members[0][1], {}), "recipe": family.recipe}
         zoo.save_collection(collection, header, members)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def models(args) -> None:
 def strategies(args) -> None:
     import mechproof as mp
     rows = [{"id": s.id, "label": s.label, "family": s.family, "cost": s.cost,
-             "parameters": {name: asdict(p) for name, p in s.parameters.items()}} for s in mp.strategies(mp.load(args.model))]
+             "parameters": {name: p.as_dict() for name, p in s.parameters.items()}} for s in mp.strategies(mp.load(args.model))]
     _print_table(rows, args.json, lambda row: f"{row['id']}  ({row['label']}; about {short(row['cost'], 'FLOP')})")
 
 

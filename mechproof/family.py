@@ -43,7 +43,7 @@ class Model:
     @property
     def sizes(self) -> dict[str, int]:
         """n_ctx, d_vocab, ... as the family reads them off the tensors."""
-        return self.family.sizes(self.tensors)
+        return self.family.sizes(self.tensors, self.metadata)
 
     @property
     def sha256(self) -> str:
@@ -77,6 +77,12 @@ class Parameter:
 
     def text(self, value: int) -> str:
         return self.names[value] if self.names else str(value)
+
+    def as_dict(self) -> dict:
+        """JSON of a knob: its default and its range, or the names it takes."""
+        if self.names:
+            return {"default": self.text(self.default), "values": list(self.names)}
+        return {"default": self.default, "low": self.low, "high": self.high}
 
     @property
     def range(self) -> str:
@@ -140,9 +146,9 @@ class Family:
     tensors: Sequence[str]
     foreign: Sequence[str]                                   # known parts that must be absent or zero
     ignored: Sequence[str]                                   # buffers that change nothing
-    sizes: Callable[[Mapping[str, Tensor]], dict[str, int]]
+    sizes: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, int]]     # from tensors and metadata
     strategies: Callable[[Mapping[str, int]], list[Strategy]]
-    train: Callable[..., dict[str, Tensor]]
+    train: Callable[..., dict[str, Tensor]] | None           # None: made from other models
     recipe: Mapping[str, Any]
     collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
 

@@ -26,14 +26,14 @@ from torch import Tensor
 from .family import Family, InputError, Model
 
 DATA = Path(__file__).parent / "data"
-FAMILIES = ("max_of_k",)
+PACKAGES = ("max_of_k",)
 SHARD_BYTES = 7 * 2**20
 
 
 @lru_cache
 def families() -> dict[str, Family]:
     """Every registered family by name."""
-    return {name: import_module(f".{name}.family", __package__).FAMILY for name in FAMILIES}
+    return {family.name: family for name in PACKAGES for family in import_module(f".{name}.family", __package__).FAMILIES}
 
 
 def family_of_collection(collection: str) -> Family:
@@ -122,7 +122,7 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
         if not tensor.isfinite().all():
             raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
     own = {key: tensor.to(torch.float32, copy=True).contiguous() for key, tensor in own.items()}
-    family.sizes(own)
+    family.sizes(own, metadata or {})
     return Model(name, family, own, metadata or {})
 
 

@@ -32,12 +32,14 @@ def test_models_lists_names_and_collections(capsys):
     assert "max-of-4-reference/123" in run(capsys, "models")[1]
 
 
-def test_strategies_lists_the_102(capsys):
+def test_strategies_lists_the_papers_102_and_ours(capsys):
     _, out, _ = run(capsys, "strategies", "max-of-4/0", "--json")
     rows = json.loads(out)
-    assert len(rows) == 102 and all(set(r) == {"id", "label", "family", "cost", "parameters"} for r in rows)
-    assert len({r["id"] for r in rows}) == len({r["label"] for r in rows}) == 102
+    assert len(rows) == 110 and all(set(r) == {"id", "label", "family", "cost", "parameters"} for r in rows)
+    assert len({r["id"] for r in rows}) == len({r["label"] for r in rows}) == 110
     assert next(r for r in rows if r["id"].endswith("err-svd"))["parameters"] == {"rank": {"default": 1, "low": 0, "high": 32}}
+    knobs = next(r for r in rows if r["id"] == "compact-gram")["parameters"]
+    assert knobs["query"] == {"default": "each", "values": ["grouped", "each"]} and knobs["qk_rank"] == {"default": 8, "low": 0, "high": 32}
 
 
 def test_prove_prints_the_bound(capsys):
@@ -52,7 +54,7 @@ def test_prove_prints_the_bound(capsys):
 def test_prove_all_covers_what_is_cheap(capsys):
     _, out, err = run(capsys, "prove", "max-of-10/0", "--strategy", "all", "--json")
     names = [b["strategy"] for b in json.loads(out)]
-    assert len(names) == 101 and "brute_force" not in names and err == ""
+    assert len(names) == 108 and "exact" not in names and "brute_force" not in names and err == ""
 
 
 def test_train_writes_a_model_that_proves(tmp_path, capsys, monkeypatch):

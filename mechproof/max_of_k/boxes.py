@@ -58,10 +58,12 @@ class Cells:
         """
         for need in (False, True):
             cells = (self.need == need).nonzero()[:, 0]
-            f = self.f.mid[cells].nan_to_num(HOPELESS, torch.inf, HOPELESS).expand(-1, self.positions, -1)
+            own, f = (x.mid[cells].nan_to_num(HOPELESS, torch.inf, HOPELESS) for x in (self.own, self.f))
+            f = f.expand(-1, self.positions, -1)
             f, low = by_pattern(f) if need else (f[:, None], f.amin(2)[:, None])
             rows = cells[:, None].expand(f.shape[:2]).flatten()
-            yield from Prefixes.of(self.own.mid[rows], f.flatten(0, 1), low.flatten(0, 1), self.slack, rows).extended()
+            own = own[:, None].expand(f.shape[:2]).flatten()
+            yield from Prefixes.of(own, f.flatten(0, 1), low.flatten(0, 1), self.slack, rows).extended()
 
 
 def by_pattern(f: Float[Tensor, "c p b"]) -> tuple[Float[Tensor, "c p p b"], Float[Tensor, "c p p"]]:
@@ -87,36 +89,36 @@ def children(start: Int[Tensor, " n"], count: Int[Tensor, " n"]) -> tuple[Int[Te
 
 @dataclass(frozen=True, eq=False)
 class Prefixes:
-    """Rows with their own term, the least that positions p.. can add (rest [p, row]), and the choices that may survive.
+    """Rows with their own term, the largest sum of the first p positions that the rest might not lift above the slack
+    (limit [p, row]), and the choices that may survive.
 
-    The choices of (row, p) are entries start[row, p] .. + count[row, p] of `choice` and `term`.
+    The choices of (row, p) are entries start[row, p] .. + count[row, p] of `choice` and `term`.  There are no NaN here.
     """
 
     cell: Int[Tensor, " row"]
     own: Float[Tensor, " row"]
-    rest: list[Float[Tensor, " row"]]
+    limit: list[Float[Tensor, " row"]]
     start: Int[Tensor, "row p"]
     count: Int[Tensor, "row p"]
     choice: Int[Tensor, " n"]
     term: Float[Tensor, " n"]
-    slack: Tensor
 
     @classmethod
     def of(cls, own: Float[Tensor, " row"], f: Float[Tensor, "row p b"], low: Float[Tensor, "row p"], slack: Tensor,
            cell: Int[Tensor, " row"]) -> Prefixes:
         """Only rows and choices that the least of all others leaves undecided.  Complexity: O(row p b)."""
-        least = own + low.sum(1)
-        row = (~(least > slack)).nonzero()[:, 0]
+        slack, least = slack.nan_to_num(torch.inf), own + low.sum(1)
+        row = (least <= slack).nonzero()[:, 0]
         own, f, low, least = own[row], f[row], low[row], least[row]
-        limit = torch.nan_to_num((slack - least)[:, None] + low, -HOPELESS, -HOPELESS)         # NaN excludes nothing; +inf is no choice
-        at, p, choice = (f <= limit[..., None]).nonzero().unbind(1)
-        rest = [torch.zeros_like(own)]
-        for j in reversed(range(f.shape[1])):
-            rest.insert(0, low[:, j] + rest[0])
+        each = ((slack - least)[:, None] + low).clamp_max(-HOPELESS)                            # a term of +inf is no choice
+        at, p, choice = (f <= each[..., None]).nonzero().unbind(1)
+        limit = [slack.expand(len(own))]
+        for j in reversed(range(1, f.shape[1])):
+            limit.insert(0, limit[0] - low[:, j])
         with cost.charge(0, "addresses"):
             count = torch.bincount(at * f.shape[1] + p, minlength=low.numel())
             start = (count.cumsum(0) - count).view(low.shape)
-        return cls(cell[row], own, rest, start, count.view(low.shape), choice, f[at, p, choice], slack)
+        return cls(cell[row], own, limit, start, count.view(low.shape), choice, f[at, p, choice])
 
     def extended(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Position by position, depth first."""
@@ -130,7 +132,7 @@ class Prefixes:
                 at = row[block]
                 parent, child = children(self.start[at, p], self.count[at, p])
                 sums = total[block[parent]] + self.term[child]
-                keep = (~(sums + self.rest[p + 1][at[parent]] > self.slack)).nonzero()[:, 0]
+                keep = (sums <= self.limit[p][at[parent]]).nonzero()[:, 0]
                 prefix = block[parent[keep]]
                 yield from walk(row[prefix], sums[keep], torch.cat([choices[prefix], self.choice[child[keep], None]], 1), p + 1)
 

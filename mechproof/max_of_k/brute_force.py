@@ -24,7 +24,7 @@ from .. import cost
 from ..bound import Case
 from ..family import InputError, Model, Proved
 from ..rounding import Ball, U, _up
-from .paths import Paths
+from .paths import Paths, paths_of
 from .truth import PRECISIONS, Truth, check_tokens
 
 BLOCK = 32_768          # float64 numbers in a block: 256 kB, inside the second-level cache
@@ -92,7 +92,8 @@ class Cells:
         weights = shifted.exp()
         gain = (paths.OV[:, None] + paths.PV)[: m + 1]                                          # [k, p, i]
         gain = gain[..., m : m + 1] - gain[..., wrong]
-        direct = paths.EU[: m + 1, m : m + 1] - paths.EU[: m + 1, wrong]                        # [q, i]
+        EU = paths.EU[: m + 1]
+        direct = (EU[:, m : m + 1] - EU[:, wrong]).pick(lambda x: x.expand(m + 1, -1))          # [q, i]
         direct, gain = direct.pick(lambda x: x.T.contiguous()), gain.pick(lambda x: x.permute(2, 1, 0).contiguous())
         f = weights.pick(lambda x: x[None]) * (direct[:, :, None, None] + gain[:, None])
         self.f = f.mid                                                                          # [i, q, p, k]
@@ -124,7 +125,7 @@ def count_right(model: Model) -> tuple[Int[Tensor, "q m"], int]:
 
     Errors: InputError when there are more than 2^33 sequences.  Complexity: O(v^(K+1)).
     """
-    paths, truth = Paths(model), Truth(model)
+    paths, truth = paths_of(model), Truth(model)
     n_ctx, d_vocab = paths.n_ctx, paths.d_vocab
     if d_vocab**n_ctx > LIMIT:
         raise InputError(f"model {model.name!r} has {d_vocab}^{n_ctx} inputs, more than brute force enumerates (2^33); try cubic")
@@ -169,8 +170,9 @@ def tried(model: Model) -> Callable[[Sequence[int]], Case]:
 
 def in_balls(model: Model, doubtful: int) -> int:
     """Operations, per 64-bit word, of deciding this many sequences in balls: the tables and the sums."""
-    v, n_ctx, d = (model.sizes[name] for name in ("d_vocab", "n_ctx", "d_model"))
-    return (doubtful * n_ctx * v + (8 * v * v * d if doubtful else 0)) * sum(PRECISIONS) // 64
+    v, n_ctx = model.sizes["d_vocab"], model.sizes["n_ctx"]
+    tables = 8 * v * sum(t.numel() for t in model.tensors.values())
+    return (doubtful * n_ctx * v + (tables if doubtful else 0)) * sum(PRECISIONS) // 64
 
 
 def check(model: Model, advice: dict, parameters: dict) -> Proved:

@@ -23,7 +23,7 @@ from torch import Tensor
 from .. import cost
 from ..family import InputError, Model, Proved
 from ..rounding import Ball
-from .boxes import children
+from .boxes import HOPELESS, children
 from .brute_force import LIMIT as ENUMERABLE
 from .brute_force import in_balls, tried
 from .separable import left_open, open_cells
@@ -49,7 +49,7 @@ class Steps:
         """Buckets of queries: what a group knows of the query, what a single wrong token knows of the keys."""
         proof, lay = self.proof, self.proof.lay
         v = proof.circuits.d_vocab
-        all_x, n = torch.arange(v)[:, None], torch.arange(proof.circuits.n_ctx)
+        all_x, n = torch.arange(v)[:, None], torch.arange(len(proof.circuits.PV.mid))
         keys = over_bucket(self.lead(proof.circuits.OV.table, lay.t, lay.m, all_x), lay).pick(lambda x: x.unflatten(1, (v, -1)))
         places = self.lead(proof.circuits.PV, n, torch.arange(v)[:, None], all_x[:, None])                  # [x, m, p]
         merged = (keys + places[..., :-1].amin(2)[..., None])[:, :, None]
@@ -58,7 +58,7 @@ class Steps:
             return merged[x, m] if is_merged else keys[x, m][:, None] + places[x, m, :-1][..., None]
 
         group = lambda x, r: proof.groups.of(x, grouped.m[r])
-        return Stage(grouped.m, grouped.need, lambda x, r: grouped.direct(group(x, r), r),
+        return Stage(grouped.others, grouped.m, grouped.need, lambda x, r: grouped.direct(group(x, r), r),
                      lambda x, r: grouped.own(group(x, r), r), grouped.keys, grouped.positions, votes)
 
     def by_query(self, coarse: Stage) -> Stage:
@@ -72,7 +72,7 @@ class Steps:
             votes = (direct(x, r) + self.lead(c.OV.table, t, m, x)) + (c.PV[-1, m] - c.PV[-1, x])
             return proof.pairs.own(votes, r)
 
-        return Stage(single.m, single.need, direct, own, single.keys, single.positions, coarse.votes)
+        return Stage(single.others, single.m, single.need, direct, own, single.keys, single.positions, coarse.votes)
 
     def by_key(self, single: Stage) -> Stage:
         """Single queries, wrong tokens and keys: choice o is the token m - o."""
@@ -94,18 +94,18 @@ class Steps:
             places = (c.PV[:-1, m] - c.PV[:-1, x]).T
             return (some + places.amin(1)[:, None])[:, None] if merged else some[:, None] + places[..., None]
 
-        return Stage(single.m, single.need, single.direct, single.own, keys, single.positions[:1], votes)
+        return Stage(single.others, single.m, single.need, single.direct, single.own, keys, single.positions[:1], votes)
 
     def open(self) -> tuple[Stage, Tensor, Tensor]:
         """The last stage with its open cells (pairs, wrong tokens)."""
         proof, grouped = self.proof, self.proof.grouped()
-        r, g, _ = open_cells(grouped, *proof.start(), True)
+        r, g, _ = open_cells(grouped, *proof.start(), False)
         parent, x = children(*proof.groups.members(g, grouped.m[r], proof.circuits.d_vocab))
         tokens = self.by_token(grouped)
-        r, x, _ = open_cells(tokens, r[parent], x, True)
+        r, x, _ = open_cells(tokens, r[parent], x, False)
         parent, r = proof.queries_of(r)
         single = self.by_query(tokens)
-        r, x, _ = open_cells(single, r, x[parent], True)
+        r, x, _ = open_cells(single, r, x[parent], False)
         return self.by_key(single), r, x
 
 
@@ -121,7 +121,7 @@ def count_right(model: Model, circuits: Circuits) -> tuple[Int[Tensor, " pair"],
     stage, r, x = Steps(proof).open()
     truth, doubtful = Truth(model), 0
     for block, slack in left_open(r, n, circuits.d_vocab, lambda at: stage.cells(r[at], x[at])):
-        sure = block.total < -slack
+        sure = (block.total < -slack) & (block.total > HOPELESS / 2)
         at = block.distinct(sure)
         wrong.scatter_add_(0, block.row[at], torch.ones_like(at))
         unsure = block.apart_from(block.distinct(~sure), at)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..family import Family, Parameter, Strategy, named
-from . import brute_force, cubic, direct, exact, gap_search, model, monte_carlo, scores, tiers
+from . import brute_force, cubic, direct, edits, exact, gap_search, model, monte_carlo, scores, tiers
 from . import separable as proofs
-from .paths import Paths
+from .paths import Paths, paths_of
 from .subcubic import HANDLINGS, Skeleton
 from .train import RECIPE, train
 
@@ -54,18 +54,22 @@ def _fixed(check: Callable, id: str, label: str, cost: int, complexity: str, dim
                     lambda parameters: {}, lambda parameters: dimensions)
 
 
-def separable(id: str, label: str, cost: int, **defaults: str | int) -> Callable[[Mapping[str, int]], Strategy]:
-    """A named setting of the separable proof: its parameters with these defaults."""
+def knobs(sizes: Mapping[str, int], values: Mapping[str, str | int]) -> dict[str, Parameter]:
+    """What every separable proof can be asked for."""
+    v = sizes["d_vocab"]
+    return {"groups": Parameter(values.get("groups", 8), 1, 64), "buckets": Parameter(min(values.get("buckets", 9), v), 2, v),
+            "query": named(values.get("query", "each"), "grouped", "each")}
+
+
+def separable(id: str, label: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
+    """A named setting of the separable proof: its parameters with these defaults; cost is per v^2."""
     def of(sizes: Mapping[str, int]) -> Strategy:
-        v, d = sizes["d_vocab"], min(sizes["d_model"], sizes["d_head"])
-        values = {"groups": 8, "buckets": 9, "query": "each", **defaults}
-        parameters = {"groups": Parameter(values["groups"], 1, 64), "buckets": Parameter(min(values["buckets"], v), 2, v),
-                      "query": named(values["query"], "grouped", "each")}
+        d, parameters = min(sizes["d_model"], sizes["d_head"]), knobs(sizes, values)
         for table in tiers.TABLES:
             parameters[table] = named(values.get(table, "exact"), *tiers.NAMES)
             parameters[f"{table}_rank"] = Parameter(min(values.get(f"{table}_rank", 0), d), 0, d)
         return Strategy(
-            id=id, label=label, family="separable", cost=cost * v * v, parameters=parameters,
+            id=id, label=label, family="separable", cost=cost * sizes["d_vocab"] ** 2, parameters=parameters,
             complexity="O(v^2 (d + b + g)) and what is left open",
             search=lambda model, parameters: tiers.advise(Paths(model), parameters),
             check=lambda model, advice, parameters: proofs.check(model, tiers.circuits(Paths(model), advice, parameters), parameters),
@@ -73,20 +77,28 @@ def separable(id: str, label: str, cost: int, **defaults: str | int) -> Callable
     return of
 
 
+def of_tables(id: str, label: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
+    """The same for a stripped model, whose tables are cheap as they are."""
+    return lambda sizes: Strategy(
+        id, label, "separable", cost * sizes["d_vocab"] ** 2, knobs(sizes, values), "O(v^2 (s + b + g)) and what is left open",
+        search=lambda model, parameters: {}, advice=lambda parameters: {}, unexplained_dimensions=lambda parameters: None,
+        check=lambda model, advice, parameters: proofs.check(model, tiers.exactly(paths_of(model)), parameters))
+
+
 def checked_by_chance(sizes: Mapping[str, int]) -> Strategy:
     """The separable proof on tables that are advice."""
-    exact = separable("monte_carlo", "tables checked at random (Freivalds)", 380, groups=6, query="grouped")(sizes)
+    of = of_tables("monte_carlo", "tables checked at random (Freivalds)", 350, groups=6, buckets=8, query="grouped")
     return replace(
-        exact, parameters={name: p for name, p in exact.parameters.items() if name in ("groups", "buckets", "query")},
-        family="monte_carlo", complexity="O(v^2 + v d + d^2) words and what is left open", search=lambda model, parameters: monte_carlo.advise(model),
+        of(sizes), family="monte_carlo", complexity="O(v^2 + v d + d^2) words and what is left open",
+        search=lambda model, parameters: monte_carlo.advise(model), advice=lambda parameters: monte_carlo.specs(sizes),
         check=lambda model, advice, parameters: proofs.check(model, monte_carlo.circuits(model, advice), parameters),
-        advice=lambda parameters: monte_carlo.specs(sizes), failure_probability=len(monte_carlo.TABLES) * monte_carlo.CHANCE)
+        failure_probability=len(monte_carlo.TABLES) * monte_carlo.CHANCE)
 
 
 PRESETS = (
     separable("separable", "separable, query by query", 800),
-    separable("separable-grouped", "separable, queries in buckets", 580, groups=6, query="grouped"),
-    separable("separable-small", "separable, few buckets", 500, groups=4, buckets=7, query="grouped"),
+    separable("separable-grouped", "separable, queries in buckets", 530, groups=6, buckets=8, query="grouped"),
+    separable("separable-small", "separable, few buckets", 470, groups=4, buckets=6, query="grouped"),
     separable("compact-gram", "all tables compact, norms of rows", 1400, qk="gram", eu="gram", ov="gram", qk_rank=8, eu_rank=8, ov_rank=16),
     separable("compact-spectral", "all tables compact, operator norms", 1800, qk="spectral", eu="spectral", ov="spectral",
               qk_rank=20, eu_rank=20, ov_rank=24),
@@ -99,14 +111,30 @@ PRESETS = (
 def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     """The paper's 102 and ours, as named presets for models of these sizes."""
     v, d, n_ctx = sizes["d_vocab"], sizes["d_model"], sizes["n_ctx"]
-    fixed = [_fixed(brute_force.check, "brute_force", "every sequence", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
-             _fixed(cubic.check, "cubic", "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v),
-             _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(Paths(model))), "exact",
-                    "branch and bound", 1700 * v * v + v**n_ctx // 8, "O(v^2 d + v^3) and the wrong sequences", None)]
+    by_trying, counted = exact_counts(v, n_ctx)
+    third = _fixed(cubic.check, "cubic", "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v)
     compositions = [Skeleton(d, h, e) for d in direct.WAYS for h in HANDLINGS for e in scores.WAYS]
-    return fixed + [preset(sizes) for preset in PRESETS] + [subcubic(skeleton, sizes) for skeleton in compositions]
+    return [by_trying, third, counted, *(preset(sizes) for preset in PRESETS), *(subcubic(skeleton, sizes) for skeleton in compositions)]
 
 
-FAMILY = Family(
-    name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes,
-    strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS)
+def exact_counts(v: int, n_ctx: int) -> list[Strategy]:
+    """The two that are exact, for every kind of Max-of-K model."""
+    return [_fixed(brute_force.check, "brute_force", "every sequence", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
+            _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(paths_of(model))), "exact", "branch and bound",
+                   1300 * v * v + v**n_ctx // 20, "O(v^2 d + v^3) and the wrong sequences", None)]
+
+
+def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
+    """What proves a stripped model: exactly, and the separable proof at two settings."""
+    settings = (of_tables("separable", "separable, query by query", 250),
+                of_tables("separable-grouped", "separable, queries in buckets", 170, groups=6, buckets=8, query="grouped"),
+                of_tables("separable-small", "separable, few buckets", 125, groups=5, buckets=6, query="grouped"))
+    return [*exact_counts(sizes["d_vocab"], sizes["n_ctx"]), *(of(sizes) for of in settings)]
+
+
+FAMILIES = (
+    Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes,
+           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS),
+    Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN, ignored=IGNORED,
+           sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"}, collections={}),
+)

@@ -61,7 +61,7 @@ def open_combinations(cells: Cells, size: Int[Tensor, "c b"], d_vocab: int) -> l
 
 def _walks(own: Tensor, f: Tensor, size: Tensor, need: Tensor, words: int, bits: int) -> list[int]:
     """Walks that end below zero, of those that hold the maximum where it is needed."""
-    c, n, b = f.shape
+    c, n, _ = f.shape
     levels = 2 * REACH + 1
     at = torch.arange(levels)
     start = torch.zeros(c, 2, levels, dtype=torch.long)

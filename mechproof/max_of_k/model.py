@@ -11,6 +11,7 @@ K uniform tokens go in; the logits at the last position should be largest at the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +27,7 @@ def shapes(n_ctx: int, d_vocab: int, d_model: int = 32, d_head: int | None = Non
             "W_V": (d_model, d_head), "W_O": (d_head, d_model), "W_U": (d_model, d_vocab)}
 
 
-def sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, int]:
     """n_ctx, d_vocab, d_model, d_head of a file's tensors.
 
     Errors: InputError for fewer than two positions or tokens, and for a tensor of another shape (expected and found).

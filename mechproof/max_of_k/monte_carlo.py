@@ -98,7 +98,7 @@ def circuits(model: Model, advice: Advice) -> Circuits | None:
     scores = tables["scores"] * inverse_sqrt(model["W_Q"].shape[1])
     weight = paths.weight
     places = ((weight("W_pos") @ weight("W_V")) @ weight("W_O")) @ weight("W_U")
-    return Circuits(Known(scores), paths.B, Known(tables["direct"]), Known(tables["votes"]), places)
+    return Circuits(paths.n_ctx, Known(scores), paths.B, Known(tables["direct"]), Known(tables["votes"]), places)
 
 
 def scaled(x: int, e: int) -> float:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from ..family import Model
 from ..rounding import Ball, inverse_sqrt
 
@@ -23,8 +25,8 @@ from ..rounding import Ball, inverse_sqrt
 class Paths:
     """Balls around each table, multiplied out only when asked for (a check pays for what it uses).
 
-    Shapes: EPq, EPk [v,d]; X, Y [v,d_head] with A = X Y^T (A itself folds the d x d matrices first, which is cheaper); A [v,v] (query, key); B [v,K] (query, position);
-    EU [v,v] (query, logit); OV [v,v] (key, logit); PV [K,v] (position, logit).
+    Shapes: EPq, EPk [v,d]; X, Y [v,d_head] with A = X Y^T (A itself folds the d x d matrices first, which is cheaper);
+    A [v,v] (query, key); B [v,K] (query, position); EU [v,v] (query, logit); OV [v,v] (key, logit); PV [K,v] (position, logit).
     Complexity: O(v d^2 + d^3) for X, Y and inside A, OV; O(v^2 d) for A, EU, OV; O(K v d) for B, PV.
     """
 
@@ -95,3 +97,40 @@ class Paths:
     def worst_position(self) -> Ball:
         """max_p PV[p,i] - PV[p,m], [m, i].  Complexity: O(v^2 K)."""
         return (self.PV[:, None, :] - self.PV[:, :, None]).amax(0)
+
+
+class Stripped(Paths):
+    """The tables of a stripped model (edits.py): no positions, and one row of EU [1,v] for all queries."""
+
+    @property
+    def n_ctx(self) -> int:
+        return self.model.sizes["n_ctx"]
+
+    @property
+    def d_vocab(self) -> int:
+        return self.model["EU"].numel()
+
+    @cached_property
+    def A(self) -> Ball:
+        return self.weight("QK_left") @ self.weight("QK_right").T
+
+    @cached_property
+    def B(self) -> Ball:
+        return Ball(torch.zeros(self.d_vocab, self.n_ctx))
+
+    @cached_property
+    def EU(self) -> Ball:
+        return self.weight("EU")[None]
+
+    @cached_property
+    def OV(self) -> Ball:
+        return self.weight("OV_left") @ self.weight("OV_right")
+
+    @cached_property
+    def PV(self) -> Ball:
+        return Ball(torch.zeros(self.n_ctx, self.d_vocab))
+
+
+def paths_of(model: Model) -> Paths:
+    """The tables of a model, stripped or not."""
+    return (Stripped if "QK_left" in model.tensors else Paths)(model)

@@ -30,14 +30,15 @@ from .terms import Circuits, Groups, Separable, Stage
 from .truth import check_tokens
 
 TABLE = 2**26           # marks in a block: rows of combinations that are told apart at once
-LISTED = 2**17          # combinations of buckets up to which the open ones are listed; beyond, they are counted by levels
+LISTED = 2**33          # sequences up to which the open combinations are listed; beyond, they are counted by levels
 OPEN = 2**26            # sequences that the exact strategy lists before it gives up
 
 
-def open_cells(stage: Stage, r: Tensor, g: Tensor, *merged: bool) -> tuple[Tensor, Tensor, Cells]:
-    """Rows, groups and terms of the cells that no level of detail in turn certifies whole."""
-    for level in merged:
-        cells = stage.cells(r, g, level)
+def open_cells(stage: Stage, r: Tensor, g: Tensor, resolve: bool = True) -> tuple[Tensor, Tensor, Cells]:
+    """Rows, groups and terms of the cells that are not certified whole, positions merged and then, if asked for, apart."""
+    apart = stage.positions.shape[2] > 1
+    for merged in (True, False) if resolve and apart else (apart,):
+        cells = stage.cells(r, g, merged)
         at = cells.undecided().nonzero()[:, 0]
         r, g, cells = r[at], g[at], cells[at]
     return r, g, cells
@@ -46,12 +47,12 @@ def open_cells(stage: Stage, r: Tensor, g: Tensor, *merged: bool) -> tuple[Tenso
 def refine(proof: Separable, each: bool) -> tuple[Stage, Tensor, Cells]:
     """The final stage, and its open cells by row."""
     grouped = proof.grouped()
-    r, g, cells = open_cells(grouped, *proof.start(), True, False)
+    r, g, cells = open_cells(grouped, *proof.start())
     if not each:
         return grouped, r, cells
     single = proof.each()
     parent, r = proof.queries_of(r)
-    r, _, cells = open_cells(single, r, g[parent], True, False)
+    r, _, cells = open_cells(single, r, g[parent])
     return single, r, cells
 
 
@@ -147,8 +148,8 @@ def count(proof: Separable, each: bool) -> tuple[int, Callable[[], int]]:
 
 
 def by_levels(proof: Separable) -> bool:
-    """Whether there are too many combinations of buckets to list the open ones."""
-    return len(proof.lay.edges) ** (proof.circuits.n_ctx - 1) > LISTED
+    """Whether sequences are too long to list the open combinations."""
+    return proof.circuits.d_vocab**proof.circuits.n_ctx > LISTED
 
 
 def open_by_levels(cells: Cells, r: Tensor, stage: Stage, size: Tensor, copies: Tensor) -> int:
@@ -186,7 +187,8 @@ class Explained:
         row = torch.full_like(groups, lay.pair(m, q) if self.each else m * len(lay.edges) + own)
         cells = stage.cells(row, groups)
         sums = cells.own.mid + cells.f.mid[:, torch.arange(len(chosen)), chosen].sum(1)
-        covered = bool((levels.end(cells, chosen) >= 0).all() if by_levels(self.proof) else (sums > cells.slack).all())
+        certain = sums > cells.slack
+        covered = bool((certain | (levels.end(cells, chosen) >= 0) if by_levels(self.proof) else certain).all())
         where = f"maximum {m}, query {q}" if self.each else f"maximum {m}, query in bucket {own} below it"
         reason = f"{where}, other tokens in buckets {', '.join(map(str, chosen))}"
         reason += "" if covered else ": some wrong token might beat the maximum"

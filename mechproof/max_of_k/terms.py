@@ -45,34 +45,37 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Circuits:
-    """What a proof knows of the network: A [q,k], EU [q,x], OV [k,x] each up to a slack; B [q,p], PV [p,x] exactly."""
+    """What a proof knows of the network: A [q,k], EU [q,x], OV [k,x] each up to a slack; B [q,p], PV [p,x] exactly.
 
+    Where all positions but the last are alike, B and PV may hold one for all of them, and the last.
+    """
+
+    n_ctx: int
     A: Known
     B: Ball
     EU: Known
     OV: Known
     PV: Ball
 
-    n_ctx = property(lambda self: self.PV.shape[0])
     d_vocab = property(lambda self: self.PV.shape[1])
 
     def centred(self) -> Circuits:
         """The same sums with the means of EU and PV moved into OV; any numbers c would do.  Complexity: O(v^2)."""
         c, p = (Ball(x.mid.mean(0)) for x in (self.EU.table, self.PV))
-        return Circuits(self.A, self.B, Known(self.EU.table - c, self.EU.slack), Known(self.OV.table + (c + p), self.OV.slack),
+        return Circuits(self.n_ctx, self.A, self.B, Known(self.EU.table - c, self.EU.slack), Known(self.OV.table + (c + p), self.OV.slack),
                         self.PV - p)
 
 
 def edges(d_vocab: int, n: int) -> list[int]:
-    """Where n buckets of offsets m - k begin: one offset each, then two, four, eight, ..., and the rest.
+    """Where n buckets of offsets m - k begin: at least three of one offset, then two, four, eight, ..., and the rest.
 
     >>> edges(64, 9)
-    [0, 1, 2, 3, 4, 6, 10, 18, 34]
+    [0, 1, 2, 3, 4, 5, 7, 11, 19]
     """
     for doublings in range(n):
         singles = n - 1 - doublings
         starts = list(range(singles)) + [singles + 2 * (2**j - 1) for j in range(doublings + 1)]
-        if starts[-1] >= d_vocab / 2 or singles == 1:
+        if starts[-1] >= d_vocab / 4 or singles <= 3:
             break
     return [start for start in starts if start < d_vocab]
 
@@ -246,6 +249,7 @@ class Stage:
     While positions are not told apart (`merged`) p is 1 and stands for the worst of them.
     """
 
+    others: int                       # positions besides the last
     m: Int[Tensor, " r"]
     need: Bool[Tensor, " r"]          # the query is not the maximum, so that another position must hold it
     direct: Callable[[Tensor, Tensor], Ball]
@@ -265,7 +269,7 @@ class Stage:
         none = (hopeless(keys).any(1) | hopeless(at).any(1))[place]
         own = self.own(g, r).pick(lambda x: x.masked_fill(none, nan))
         h = self.direct(g, r)[:, None, None] + self.votes(g, self.m[r], merged)
-        return Cells(own, weighted(h, weights[:, place]), self.need[r], self.positions.shape[2])
+        return Cells(own, weighted(h, weights[:, place]), self.need[r], self.others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,7 +338,7 @@ class Separable:
     def each(self) -> Stage:
         """Single queries, groups of wrong tokens: a row is a pair."""
         lay, pairs = self.lay, self.pairs
-        return Stage(lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r], lambda g, r: self.own[g, r],
+        return Stage(self.circuits.n_ctx - 1, lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r], lambda g, r: self.own[g, r],
                      self.keys(pairs.lo, pairs.hi, lay.m), exponential(pairs.e), self.votes)
 
     def grouped(self) -> Stage:
@@ -348,7 +352,7 @@ class Separable:
         at_lo, at_hi = (over_bucket(pairs.e.T, lay, better).T.pick(lambda t: t.masked_fill(none, 0.0)) for better in (torch.minimum, torch.maximum))
         direct, own = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay)
         keys = self.keys(*(x.pick(lambda t: t.masked_fill(none, 0.0)) for x in (lo, hi)), m)
-        return Stage(m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r], keys, exponential(at_lo, at_hi), self.votes)
+        return Stage(self.circuits.n_ctx - 1, m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r], keys, exponential(at_lo, at_hi), self.votes)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """(row of `grouped`, group) of every cell that holds sequences."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..family import Advice, Parameters, Spec
 from ..product_bounds import Factors, RowBound, frobenius, gram, norms, operator_norm
 from ..rounding import Ball, cat
-from .paths import Paths
+from .paths import Paths, Stripped
 from .scores import columns
 from .terms import Circuits, Known
 
@@ -134,7 +134,8 @@ def advise(paths: Paths, parameters: Parameters) -> Advice:
 
 def exactly(paths: Paths) -> Circuits:
     """Every table multiplied out.  Complexity: O(v^2 d)."""
-    return Circuits(Known(paths.A), paths.B, Known(paths.EU), Known(paths.OV), paths.PV)
+    alike = slice(-2, None) if isinstance(paths, Stripped) else slice(None)
+    return Circuits(paths.n_ctx, Known(paths.A), paths.B[:, alike], Known(paths.EU), Known(paths.OV), paths.PV[alike])
 
 
 def circuits(paths: Paths, advice: Advice, parameters: Parameters) -> Circuits:
@@ -147,4 +148,4 @@ def circuits(paths: Paths, advice: Advice, parameters: Parameters) -> Circuits:
         hints = {i: (Ball(advice[f"{name}_a{i}"]), Ball(advice[f"{name}_b{i}"])) for i in peeled}
         tables[name] = tier.known(chain, hints)
     places = ((weight("W_pos") @ weight("W_V")) @ weight("W_O")) @ weight("W_U") if "ov" in tiers else paths.PV
-    return Circuits(tables["qk"], paths.B, tables["eu"], tables["ov"], places)
+    return Circuits(paths.n_ctx, tables["qk"], paths.B, tables["eu"], tables["ov"], places)

@@ -22,7 +22,7 @@ PRECISIONS = (128, 512, 2048)
 
 def check_tokens(model: Model, tokens: Sequence[int]) -> list[int]:
     """The tokens as a list of ints, or one line that says what is wrong with them."""
-    n_ctx, d_vocab = model["W_pos"].shape[0], model["W_E"].shape[0]
+    n_ctx, d_vocab = model.sizes["n_ctx"], model.sizes["d_vocab"]
     tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
     if not isinstance(tokens, (list, tuple)) or len(tokens) != n_ctx or not all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens):
         raise InputError(f"tokens {tokens} are no input of this model; expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
@@ -43,6 +43,8 @@ class Truth:
     def _tables(self, precision: int) -> tuple[arb_mat, ...]:
         """A [v,v], B [v,K] divided by attn_scale; EU [v,v], OV [v,v], PV [K,v]."""
         with ctx.workprec(precision):
+            if "QK_left" in self.model.tensors:
+                return self._stripped_tables()
             w = {name: _arb_mat(self.model[name]) for name in self.model.family.tensors}
             n, d, v = w["W_pos"].nrows(), w["W_E"].ncols(), w["W_E"].nrows()
             mean = [sum((w["W_pos"][p, j] for p in range(n)), arb(0)) / n for j in range(d)]
@@ -53,6 +55,11 @@ class Truth:
             VOU = w["W_V"] * (w["W_O"] * w["W_U"])
             return (EPq * QK * EPk.transpose(), EPq * QK * shifted.transpose(), EPq * w["W_U"],
                     w["W_E"] * VOU, w["W_pos"] * VOU)
+
+    def _stripped_tables(self) -> tuple[arb_mat, ...]:
+        left, right, votes, logits = (_arb_mat(self.model[name]) for name in ("QK_left", "QK_right", "OV_left", "OV_right"))
+        v, n, EU = left.nrows(), self.model.sizes["n_ctx"], self.model["EU"].tolist()
+        return left * right.transpose(), arb_mat(v, n), arb_mat([EU] * v), votes * logits, arb_mat(n, v)
 
     def margins(self, tokens: Sequence[int], precision: int) -> list[arb]:
         """Right logit minus each wrong one, as balls.  Complexity: O(K v) after the tables."""
@@ -73,8 +80,8 @@ class Truth:
     def right(self, tokens: Sequence[int]) -> bool:
         """True iff the correct logit is strictly the largest."""
         m = max(tokens)
-        columns = self.model["W_U"]
-        if (columns == columns[:, m : m + 1]).all(0).sum() > 1:          # two equal columns: always a tie
+        columns = self.model.tensors.get("W_U")
+        if columns is not None and (columns == columns[:, m : m + 1]).all(0).sum() > 1:          # equal columns: always a tie
             return False
         for precision in PRECISIONS:
             margins = self.margins(tokens, precision)

@@ -1,0 +1,24 @@
+"""Derives what a certificate claims a second time, from the weights and the advice, and says yes or no.
+
+Problem: a bound is only as good as the program that computed it.  Idea: a certificate carries everything that a
+second, smaller program needs to compute the bound anew, and that program shares no code with the first: the standard
+library, numpy and python-flint, no torch.  Tables are multiplied out in balls of 128 bits and then rounded once, so
+that only the short sums after them are left to float64 and its error bounds (`numbers.py`).
+
+    reader.py      bytes -> weights and a claim of known shape; everything else is "unreadable"
+    numbers.py     matrices of balls, float64 with a radius, and the count of operations
+    circuits.py    the network's five tables, exact, compact (peeled along the advice) or tested at random
+    separable.py   which sequences are certain: sums of single-token terms over buckets, then a count
+    levels.py      the same count where there are too many combinations of buckets to list
+    exact.py       the exact number of right sequences by branch and bound
+    cubic.py       the cubic proof
+    verdict.py     the checks, in order, and the one line
+
+>>> from mechproof.verifier import verify                                        # doctest: +SKIP
+>>> verify("certificate.json", "model.safetensors").code                         # doctest: +SKIP
+0
+"""
+
+from .verdict import Verdict, verify, verify_tensors
+
+__all__ = ["Verdict", "verify", "verify_tensors"]

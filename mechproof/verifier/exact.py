@@ -1,0 +1,159 @@
+"""The exact number of right sequences, by branch and bound.
+
+Cells of the separable proof, each stage only on what the one before left open: groups of wrong tokens and buckets of
+queries, single wrong tokens, single queries, single keys.  At the end a sum is that of one sequence and one wrong
+token: certainly positive, certainly negative, or, within rounding, decided in balls of growing precision.  A sequence
+is wrong if any of its sums is not positive; what 2048 bits leave undecided is a tie, and a tie is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from flint import arb, ctx
+
+from .circuits import Circuits
+from .numbers import HUGE, Real, Refused, reduced, weights, work
+from .separable import BLOCK, Marks, Stage, Terms, by_rows, children
+
+GROUPS, BUCKETS = 6, 9          # of the first stage
+PRECISIONS = (128, 512, 2048)
+ENUMERABLE = 2**33              # more sequences than this are not told apart
+TRIED = 2**18                   # nor more than this many tried in balls
+
+
+def lead(table: Real, row: np.ndarray, m: np.ndarray, x: np.ndarray) -> Real:
+    """table[row, m] - table[row, x]; one row may stand for all."""
+    row = np.minimum(row, len(table.mid) - 1)
+    return table[row, m] - table[row, x]
+
+
+def by_token(terms: Terms, coarse: Stage) -> Stage:
+    """Buckets of queries and single wrong tokens: of the query what the token's group knows, of the keys its own."""
+    lay, every = terms.lay, np.arange(terms.v)
+    keys = terms.by_bucket(lead(terms.OV, lay.t, lay.m, every[:, None]))                                # [x, m, b]
+    places = lead(terms.PV, np.arange(len(terms.PV.mid) - 1), every[:, None], every[:, None, None])     # [x, m, p]
+    worst = keys + places.pick(lambda a: reduced(np.min, a, 2))[..., None]
+
+    def votes(x: np.ndarray, m: np.ndarray, merged: bool) -> Real:
+        return worst[x, m][:, None] if merged else keys[x, m][:, None] + places[x, m][..., None]
+
+    group = lambda x, r: terms.groups.of(x, coarse.m[r])
+    return Stage(coarse.n, coarse.m, coarse.need, coarse.hopeless, coarse.keys, coarse.places,
+                 lambda x, r: coarse.direct(group(x, r), r), lambda x, r: coarse.own(group(x, r), r), votes)
+
+
+def by_query(terms: Terms, tokens: Stage) -> Stage:
+    """Single queries and single wrong tokens."""
+    lay, single = terms.lay, terms.single()
+    direct = lambda x, r: lead(terms.EU, lay.t[r], lay.m[r], x)
+
+    def own(x: np.ndarray, r: np.ndarray) -> Real:
+        t, m = lay.t[r], lay.m[r]
+        last = np.full_like(m, len(terms.PV.mid) - 1)
+        return terms.own(direct(x, r) + lead(terms.OV, t, m, x) + lead(terms.PV, last, m, x), r)
+
+    return Stage(single.n, single.m, single.need, single.hopeless, single.keys, single.places, direct, own, tokens.votes)
+
+
+def by_key(terms: Terms, single: Stage) -> Stage:
+    """Single keys: choice o is the token m - o, and every term is the real one but for rounding."""
+    lay, offset = terms.lay, np.arange(terms.v)
+
+    def keys(rows: np.ndarray) -> Real:
+        t, k = lay.t[rows][:, None], lay.m[rows][:, None] - offset
+        logs = terms.A[t, np.maximum(k, 0)] - terms.A[t, lay.m[rows][:, None]]
+        return weights(logs.pick(lambda a: np.where(k < 0, 0.0, a)))[0]                # the hopeless ones are known from `single`
+
+    def votes(x: np.ndarray, m: np.ndarray, merged: bool) -> Real:
+        k = m[:, None] - offset
+        some = lead(terms.OV, np.maximum(k, 0), m[:, None], x[:, None]).pick(lambda a: np.where(k < 0, np.inf, a))
+        places = lead(terms.PV, np.arange(len(terms.PV.mid) - 1), m[:, None], x[:, None])
+        return some[:, None] + places[..., None]
+
+    return Stage(single.n, single.m, single.need, single.hopeless, keys, single.places, single.direct, single.own, votes)
+
+
+class Trial:
+    """Single sequences in balls; `tables(precision)` makes the circuits at that precision."""
+
+    def __init__(self, make: Callable[[], Circuits], logits: np.ndarray):
+        self.make, self.tables = make, lru_cache(self._tables)
+        self.twins = [(logits == logits[:, m : m + 1]).all(0).sum() > 1 for m in range(logits.shape[1])]
+
+    def _tables(self, precision: int) -> list[list[list[arb]]]:
+        c = self.make()
+        alike = lambda rows: [*rows[:1] * (c.n_ctx + 1 - len(rows)), *rows[1:]]        # positions alike are written out
+        B = [alike(row) for row in c.B.balls.tolist()]
+        return [c.A.balls.tolist(), B, c.EU.balls.tolist(), c.OV.balls.tolist(), alike(c.PV.balls.tolist())]
+
+    def right(self, tokens: list[int]) -> bool:
+        """Whether the largest token's logit is strictly the largest."""
+        m = max(tokens)
+        for precision in () if self.twins[m] else PRECISIONS:
+            with ctx.workprec(precision):
+                margins = self.margins(tokens, m, precision)
+            work(len(tokens) * len(margins) * precision // 64)
+            if all(x > 0 for x in margins):
+                return True
+            if any(x <= 0 for x in margins):
+                return False
+        return False
+
+    def margins(self, tokens: list[int], m: int, precision: int) -> list[arb]:
+        """Right minus wrong logits, times the denominator."""
+        A, B, EU, OV, PV = self.tables(precision)
+        q = tokens[-1]
+        scores = [A[q][t] + B[q][p] for p, t in enumerate(tokens)]
+        top = max(scores, key=lambda s: float(s.mid()))
+        shares = [(s - top).exp() for s in scores]
+        total, direct = sum(shares, arb(0)), EU[min(q, len(EU) - 1)]
+        votes = [total * direct[i] + sum((w * (OV[t][i] + PV[p][i]) for p, (w, t) in enumerate(zip(shares, tokens))), arb(0))
+                 for i in range(len(direct))]
+        return [votes[m] - vote for i, vote in enumerate(votes) if i != m]
+
+
+def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tuple[int, int]) -> int:
+    """Of all v^K.  `logits`: the matrix whose equal columns make equal logits."""
+    n_ctx, v = sizes
+    if v**n_ctx > ENUMERABLE:
+        raise Refused(f"sizes: {v}^{n_ctx} inputs are more than this strategy tells apart ({ENUMERABLE})")
+    terms, trial = Terms(make(), GROUPS, BUCKETS), Trial(make, logits)
+    grouped = terms.grouped()
+    cells = grouped.open(*terms.start(), False)
+    parent, x = children(*terms.groups.members(cells.x, grouped.m[cells.r], v))
+    tokens = by_token(terms, grouped)
+    cells = tokens.open(cells.r[parent], x, False)
+    parent, r = children(terms.lay.first[cells.r], terms.lay.count[cells.r])
+    queries = by_query(terms, tokens)
+    cells = queries.open(r, cells.x[parent], False)
+    return v**n_ctx - wrong_sequences(terms, by_key(terms, queries), cells.r, cells.x, trial)
+
+
+def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, trial: Trial) -> int:
+    """Wrong sequences in the cells (pair, wrong token), each sequence once."""
+    n, v, wrong, tried = stage.n, terms.v, 0, 0
+    step = max(1, BLOCK // (n * v))
+    for rows, at, place in by_rows(r, v**n):
+        marks, doubtful = Marks(len(rows) * v**n), []
+        for k in range(0, len(at), step):
+            cells = stage.cells(r[at[k : k + step]], x[at[k : k + step]], False)
+            for cell, code, total in cells.survivors():
+                sure = (total < -cells.slack) & (total > -HUGE / 2)                    # -HUGE is no knowledge at all
+                work(4 * len(sure))
+                code = place[k : k + step][cell] * v**n + code
+                wrong += len(marks.new(code[sure]))
+                doubtful.append(code[~sure])
+                tried += len(doubtful[-1])
+                if tried > 64 * TRIED:
+                    raise Refused(f"more than {64 * TRIED} sums are too close to call in float64")
+        code = marks.new(np.concatenate(doubtful)) if doubtful else ()
+        if len(code) > TRIED:
+            raise Refused(f"more than {TRIED} sequences are too close to call in float64")
+        for c in map(int, code):
+            row = rows[c // v**n]
+            m, offsets = int(terms.lay.m[row]), [c // v**p % v for p in reversed(range(n))]
+            wrong += not trial.right([m - o for o in offsets] + [int(terms.lay.t[row])])
+    return wrong

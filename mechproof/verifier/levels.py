@@ -1,0 +1,66 @@
+"""The count for sequences too long to list their combinations.
+
+Problem: twenty positions have 9^19 combinations of buckets.  Idea: round every term down to whole units and the sum
+becomes a walk on a few hundred levels; what must be known is how many walks stand on each level after each position.
+All levels together are ONE integer, a field of bits for each: a step of k units is a shift by k fields, a bucket of s
+tokens multiplies by s.  Walks beyond the top are put back on it, and walks below the bottom fall out of the integer:
+both can only make fewer sequences certain.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .numbers import HUGE, work
+from .separable import Cells, Layout
+
+UNITS = 32              # units in the least that one copy of the maximum gives
+REACH = 3 * UNITS       # levels above 0, and below it
+
+
+def in_units(x: np.ndarray, unit: np.ndarray, slack: float) -> np.ndarray:
+    """Strictly below x's real number, in units: the slack first, then what the quotient may be off by, then the floor."""
+    work(5 * x.size)
+    return np.floor(np.clip((x - slack) / unit, -2.0 * REACH, 2.0 * REACH) - 2.0**-40).astype(int)
+
+
+def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int:
+    """Sequences not certain: for every row the sum over its cells, at most all that the row has."""
+    unit = np.maximum(cells.f[:, :, 0].min(1) / UNITS, 2.0**-40)
+    work(2 * cells.f[:, :, 0].size)
+    own = in_units(np.maximum(cells.own, -HUGE), unit, cells.slack)
+    f = np.broadcast_to(in_units(cells.f, unit[:, None, None], cells.slack), (len(own), cells.n, cells.f.shape[2]))
+    lost: dict[int, int] = {}
+    whole: dict[int, int] = {}
+    for i, row in enumerate(cells.r.tolist()):
+        k, size = int(m[row]), lay.size[m[row]].tolist()
+        whole[row] = (k + 1) ** cells.n - (k**cells.n if cells.need[i] else 0)
+        good = walks(int(own[i]), f[i].tolist(), size, bool(cells.need[i]))
+        lost[row] = min(lost.get(row, 0) + whole[row] - good, whole[row])
+    return sum(some * int(copies[row]) for row, some in lost.items())
+
+
+def walks(own: int, f: list[list[int]], size: list[int], need: bool) -> int:
+    """Choices of tokens for the other positions that end at 0 or above, of those that hold the maximum if they need to."""
+    fields = 2 * REACH                                                              # levels 1 - REACH .. REACH
+    bits = (sum(size) ** len(f)).bit_length() + 1
+    words, top, ones = -(-bits // 64), bits * (fields - 1), (1 << bits) - 1
+    if own <= -REACH:
+        return 0
+
+    def moved(state: int, k: int) -> int:
+        return state << bits * k if k >= 0 else state >> -bits * k
+
+    def capped(state: int) -> int:
+        over = state >> bits * fields                   # its digits to the base 2^bits, added up, are its rest by 2^bits - 1
+        return state if not over else (state & ((1 << bits * fields) - 1)) + (over % ones << top)
+
+    without, holding = 1 << bits * (min(own, REACH) + REACH - 1), 0
+    for steps in f:
+        held = moved(without + holding, steps[0])
+        held += sum(s * moved(holding, k) for s, k in zip(size[1:], steps[1:]) if s)
+        without = capped(sum(s * moved(without, k) for s, k in zip(size[1:], steps[1:]) if s))
+        holding = capped(held)
+        work(words * fields * (4 * len(size) + 8))
+    ends = holding if need else holding + without
+    return (ends >> bits * (REACH - 1)) % ones

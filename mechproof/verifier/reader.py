@@ -1,0 +1,154 @@
+"""From bytes to a claim and weights of known shape.
+
+Problem: a certificate and a model are files from strangers.  Idea: nothing is used before its type, its range and its
+shape have been checked, sizes are limited, and whatever does not fit ends as `Unreadable` with the place named.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .numbers import Refused, Unreadable, require
+
+LARGEST_FILE = 2**30
+MOST = {"d_vocab": 1024, "n_ctx": 256, "width": 1024}
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+IGNORED = ("mask", "IGNORE", "train_pairs")
+SHAPES = {
+    "transformer": {"W_E": "vd", "W_pos": "nd", "W_Q": "dh", "W_K": "dh", "W_V": "dh", "W_O": "hd", "W_U": "dv"},
+    "stripped": {"QK_left": "vr", "QK_right": "vr", "EU": "v", "OV_left": "vs", "OV_right": "sv"},
+}
+Arrays = dict[str, np.ndarray]
+
+
+def content(path: str | Path) -> bytes:
+    """A file's bytes."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"file {str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    require(len(data) <= LARGEST_FILE, f"file {str(path)!r} is larger than {LARGEST_FILE} bytes")
+    return data
+
+
+def parsed(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object, no key twice."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        require(len(dict(pairs)) == len(pairs), f"{what} says a key twice")
+        return dict(pairs)
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise Unreadable(f"{what} is not JSON") from None
+    require(isinstance(value, dict), f"{what} is not a JSON object")
+    return value
+
+
+def integer(value: Any, low: int, high: int, what: str) -> int:
+    require(type(value) is int, f"{what} is not a whole number")
+    require(low <= value <= high, f"{what}: {value if abs(value) < 2**4096 else 'a very large number'} is not in {low} .. {high}", Refused)
+    return value
+
+
+def keyed(value: Any, keys: set[str], what: str) -> dict[str, Any]:
+    require(isinstance(value, dict) and set(value) == keys, f"{what} is not an object with exactly {sorted(keys)}")
+    return value
+
+
+@dataclass(frozen=True)
+class Model:
+    """Finite float32 weights of one kind of network; n_ctx is given for a stripped one, whose tensors do not say it."""
+
+    weights: Arrays
+    sizes: dict[str, int]
+    stripped: bool
+
+    @property
+    def sha256(self) -> str:
+        """Of the tensors in order of names: name, shape and little-endian float32 bytes of each."""
+        digest = hashlib.sha256()
+        for name, x in sorted(self.weights.items()):
+            digest.update(f"{name} {list(x.shape)}\n".encode() + x.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
+    """Which network these tensors are, checked."""
+    kind = next((kind for kind, shapes in SHAPES.items() if set(shapes) <= set(tensors)), None)
+    require(kind is not None, "model has the tensors of no known network")
+    sizes: dict[str, int] = {}
+    for name, letters in SHAPES[kind].items():
+        x = tensors[name]
+        expected = tuple(sizes.get(letter) for letter in letters)
+        require(x.dtype == np.float32 and x.ndim == len(letters) and all(e in (None, s) for e, s in zip(expected, x.shape)),
+                f"model tensor {name} has shape {list(x.shape)} and type {x.dtype}, which do not fit")
+        sizes |= dict(zip(letters, x.shape))
+        require(bool(np.isfinite(x).all()), f"model tensor {name} holds NaN or infinity")
+    for name, x in tensors.items():
+        require(name in SHAPES[kind] or name in IGNORED or not np.any(x), f"model tensor {name} is no part of this network and not zero")
+    if kind == "stripped":
+        text = metadata.get("n_ctx")
+        require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5, "model metadata does not say n_ctx")
+        sizes["n"] = int(text)
+    for letter, x in sizes.items():
+        name = {"v": "d_vocab", "n": "n_ctx"}.get(letter, "width")
+        require((1 if name == "width" else 2) <= x <= MOST[name], f"model has {name} {x}; at most {MOST[name]} can be checked")
+    return Model({name: tensors[name] for name in SHAPES[kind]}, sizes, kind == "stripped")
+
+
+def safetensors(data: bytes) -> tuple[Arrays, dict[str, Any]]:
+    """Tensors and metadata: eight bytes of header length, a JSON header, and the tensors' bytes without gaps."""
+    length = int.from_bytes(data[:8], "little")
+    require(len(data) >= 8 and length <= len(data) - 8, "model is not a safetensors file")
+    header, body = parsed(data[8 : 8 + length], "model header"), data[8 + length :]
+    metadata = header.pop("__metadata__", {})
+    require(isinstance(metadata, dict), "model metadata is not an object")
+    tensors, end = {}, 0
+    at = lambda entry: entry["data_offsets"] if isinstance(entry, dict) and isinstance(entry.get("data_offsets"), list) else []
+    require(all(len(at(e)) == 2 and all(type(k) is int for k in at(e)) for e in header.values()), "model header has a tensor without offsets")
+    for name, entry in sorted(header.items(), key=lambda item: at(item[1])):
+        entry = keyed(entry, {"dtype", "shape", "data_offsets"}, f"model tensor {name!r}")
+        shape, (start, stop) = entry["shape"], entry["data_offsets"]
+        require(start == end <= stop <= len(body), f"model tensor {name!r} overlaps another, or leaves a gap")
+        tensors[name], end = array(body[start:stop], entry["dtype"], shape, f"model tensor {name!r}"), stop
+    require(end == len(body), "model has bytes that belong to no tensor")
+    return tensors, metadata
+
+
+def array(data: bytes, dtype: Any, shape: Any, what: str) -> np.ndarray:
+    """float32 from F32, F16, BF16; bytes of other types, which no network has, as they are."""
+    require(isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n <= LARGEST_FILE for n in shape), f"{what} has no shape")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        return np.frombuffer(data, np.uint8)
+    kind = np.dtype(DTYPES[dtype])
+    size = kind.itemsize
+    for n in shape:
+        size *= n
+    require(size == len(data), f"{what} has {len(data)} bytes, not those of its shape")
+    x = np.frombuffer(data, kind).reshape(shape)
+    if dtype == "BF16":
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float32) if dtype != "F64" else x
+
+
+def advised(entry: Any, shape: tuple[int, ...], dtype: str, name: str) -> np.ndarray:
+    """One array of advice, of the expected shape and type."""
+    entry = keyed(entry, {"dtype", "shape", "base64"}, f"advice {name!r}")
+    require(entry["dtype"] == dtype and entry["shape"] == list(shape), f"advice {name!r} is not {dtype} of shape {list(shape)}")
+    require(all(type(n) is int for n in entry["shape"]) and isinstance(entry["base64"], str), f"advice {name!r} has values of wrong types")
+    try:
+        data = base64.b64decode(entry["base64"], validate=True)
+    except (binascii.Error, ValueError):
+        raise Unreadable(f"advice {name!r} is not base64") from None
+    require(len(data) == int(np.prod(shape)) * np.dtype(dtype).itemsize, f"advice {name!r} has the wrong number of bytes")
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -1,0 +1,160 @@
+"""The checks, in order, and the one line.
+
+    format and fields  ->  which model  ->  which inputs  ->  strategy, parameters, advice  ->  chance of being fooled
+    ->  the bound, derived anew  ->  is the claim at most that?  ->  its cost, counted anew  ->  does the claim admit to it?
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flint import ctx
+
+from . import circuits, cubic, separable
+from .exact import right_sequences
+from .numbers import Refused, Unreadable, require, work
+from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
+
+FORMAT = "mechproof-certificate/1"
+PRECISION = 128                                 # bits of the tables' balls
+FOOLED = {"monte_carlo": 3 * 2.0**-61}          # one chance for each of three tables; others draw no coins
+CHEAPEST = 0.9                                  # of the operations counted here that a claim must admit to
+MOST_WORK = 2**37
+LARGEST = 2**26                                 # numbers in a table
+TIERS = ("exact", "gram", "spectral", "frobenius")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """code 0 proved, 1 refused, 2 unreadable; the line; what was derived, as far as it was."""
+
+    code: int
+    line: str
+    correct: int | None = None
+    total: int | None = None
+    flops: int | None = None
+
+
+def verify(certificate: bytes | str | os.PathLike, model: str | os.PathLike) -> Verdict:
+    """A certificate (its bytes, or a path) about a model (a path).  Never raises."""
+    def derive() -> Verdict:
+        data = certificate if isinstance(certificate, bytes) else content(certificate)
+        return judged(parsed(data, "certificate"), model_of(*safetensors(content(model))))
+    return guarded(derive)
+
+
+def verify_tensors(certificate: dict, tensors: Arrays, metadata: dict[str, str]) -> Verdict:
+    """The same for a certificate that is read and for weights in memory."""
+    return guarded(lambda: judged(certificate, model_of(tensors, metadata)))
+
+
+def guarded(derive) -> Verdict:
+    """Refusals and unreadable files as verdicts; what no check foresaw proves nothing either."""
+    before, ctx.prec = ctx.prec, PRECISION
+    try:
+        with np.errstate(all="ignore"):
+            return derive()
+    except Refused as reason:
+        return Verdict(1, f"refused: {reason}", flops=work.total)
+    except Unreadable as reason:
+        return Verdict(2, f"unreadable: {reason}")
+    except MemoryError:
+        return Verdict(1, "refused: the check does not fit into memory")
+    except Exception as error:
+        return Verdict(2, f"unreadable: {type(error).__name__} while checking")
+    finally:
+        ctx.prec = before
+
+
+def judged(certificate: dict[str, Any], model: Model) -> Verdict:
+    """The checks of the module docstring."""
+    keyed(certificate, {"format", "claim", "model_sha256", "advice", "flops"}, "certificate")
+    require(certificate["format"] == FORMAT, f"format is not {FORMAT!r}")
+    claim = keyed(certificate["claim"], {"correct", "total", "strategy", "parameters", "failure_probability"}, "claim")
+    total = integer(claim["total"], 0, 2**4096, "total")
+    correct = integer(claim["correct"], 0, total, "correct")
+    flops = integer(certificate["flops"], 0, 2**63, "flops")
+    require(certificate["model_sha256"] == model.sha256, "model_sha256: the certificate is about another model", Refused)
+    inputs = model.sizes["v"] ** model.sizes["n"]
+    require(total == inputs, f"total: {total} claimed, the model has {inputs} inputs", Refused)
+    chance = claim["failure_probability"]
+    require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
+    strategy = claim["strategy"]
+    require(isinstance(strategy, str), "strategy is not a name")
+    require(strategy in ALLOWED, f"strategy: none of {', '.join(ALLOWED)}", Refused)
+    parameters = settings(strategy, claim["parameters"], model)
+    advice = read_advice(certificate["advice"], expected(strategy, parameters, model.sizes))
+    fooled = FOOLED.get(strategy, 0)
+    require(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}", Refused)
+    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force"     # to all that there is to try
+    work.restart(MOST_WORK if admits else min(int(flops / CHEAPEST), MOST_WORK))
+    work(sum(x.size for x in advice.values()))
+    derived = bound(strategy, parameters, model, advice)
+    if correct > derived:
+        return Verdict(1, f"refused: correct: {correct} claimed, {derived} derived", derived, total, work.total)
+    share = f"{correct} of {total} inputs right, by {strategy}"
+    return Verdict(0, f"proved: at least {share} ({derived} derived, {work.total} operations, {flops} claimed)", derived, total, work.total)
+
+
+SEPARABLE = ("groups", "buckets", "query", *circuits.TABLES, *(f"{name}_rank" for name in circuits.TABLES))
+ALLOWED = {"brute_force": (), "exact": (), "cubic": (), "separable": SEPARABLE, "monte_carlo": SEPARABLE[:3]}
+
+
+def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
+    """The strategy's parameters, each in its range."""
+    names, v = ALLOWED[strategy], model.sizes["v"]
+    if model.stripped:
+        require(strategy in ("brute_force", "exact", "separable"), f"strategy {strategy!r} has no meaning for a stripped network", Refused)
+        names = names[:3]                                                       # its tables are always exact
+    keyed(given, set(names), "parameters")
+    for name in names:
+        if name == "query":
+            require(given[name] in ("grouped", "each"), "query: neither 'grouped' nor 'each'", Refused)
+        elif name in circuits.TABLES:
+            require(given[name] in TIERS, f"{name}: none of {', '.join(TIERS)}", Refused)
+        else:
+            high = {"groups": 64, "buckets": v}.get(name) or min(model.sizes["d"], model.sizes["h"])
+            integer(given[name], {"groups": 1, "buckets": 2}.get(name, 0), high, name)
+    n, b, g = model.sizes["n"], given.get("buckets", 9), given.get("groups", 6)
+    require(v * max(v * b, v * g, v * n, g * n * b) <= LARGEST, "sizes: the tables do not fit into memory", Refused)
+    return given
+
+
+def expected(strategy: str, parameters: dict[str, Any], sizes: dict[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of every array of advice."""
+    if strategy == "monte_carlo":
+        return {name: ((circuits.WORDS, sizes["v"], sizes["v"]), "<i8") for name in ("scores", "direct", "votes")}
+    dims = {name: [sizes[letter] for letter in letters] for name, letters in {"qk": "vdhdv", "eu": "vdv", "ov": "vdhdv"}.items()
+            if parameters.get(name, "exact") != "exact"}
+    return {f"{name}_{side}{i}": ((n, parameters[f"{name}_rank"]), "<f8") for name in dims
+            for i, n in circuits.directions(dims[name], parameters[name]).items() for side in "ab"}
+
+
+def read_advice(given: Any, shapes: dict[str, tuple[tuple[int, ...], str]]) -> Arrays:
+    """Exactly the expected arrays, finite, words of at most 62 bits."""
+    keyed(given, set(shapes), "advice")
+    advice = {name: advised(given[name], shape, dtype, name) for name, (shape, dtype) in shapes.items()}
+    for name, x in advice.items():
+        fine = np.isfinite(x) if x.dtype.kind == "f" else (x >= -(2**circuits.BITS)) & (x <= 2**circuits.BITS)
+        require(bool(fine.all()), f"advice {name!r} holds numbers out of range")
+    return advice
+
+
+def bound(strategy: str, parameters: dict[str, Any], model: Model, advice: Arrays) -> int:
+    """How many inputs the strategy certifies."""
+    weights, n_ctx = model.weights, model.sizes["n"] if model.stripped else None
+    if strategy in ("exact", "brute_force"):
+        logits = np.concatenate([weights["EU"][None], weights["OV_right"]]) if model.stripped else weights["W_U"]
+        return right_sequences(lambda: circuits.exact(weights, n_ctx), logits, (model.sizes["n"], model.sizes["v"]))
+    if strategy == "cubic":
+        return cubic.certified(circuits.exact(weights, n_ctx))
+    if strategy == "monte_carlo":
+        tables = circuits.sampled(weights, advice)
+    elif model.stripped:
+        tables = circuits.exact(weights, n_ctx)
+    else:
+        tables = circuits.compact(weights, advice, {name: parameters[name] for name in circuits.TABLES})
+    return separable.certified(tables, parameters["groups"], parameters["buckets"], parameters["query"] == "each")

@@ -1,0 +1,203 @@
+"""The separable proofs and what goes with them: exact counts, tiers, levels, tables checked at random, edited models."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from statistics import mean
+
+import pytest
+import torch
+from conftest import KINDS, from_tables, right_sequences, small_model
+from test_soundness import any_setting
+
+import mechproof as mp
+from mechproof import zoo
+from mechproof.max_of_k import brute_force, edits, exact, levels, monte_carlo, separable, terms, tiers
+from mechproof.max_of_k.boxes import Cells
+from mechproof.max_of_k.paths import Paths, paths_of
+from mechproof.rounding import Ball
+
+OURS = ("separable", "separable-grouped", "separable-small", "compact-gram", "compact-spectral", "compact-frobenius", "monte_carlo", "exact")
+
+
+def covered(bound, model) -> set:
+    v, n = model.sizes["d_vocab"], model.sizes["n_ctx"]
+    return {t for t in itertools.product(range(v), repeat=n) if bound.covers(t)}
+
+
+@pytest.mark.slow
+def test_levels_count_no_more_than_they_cover(monkeypatch):
+    """The count for long sequences, forced on short ones: what it certifies is covered, what is covered is right."""
+    monkeypatch.setattr(separable, "LISTED", 0)
+    found = Counter()
+    for seed in range(110):
+        model = small_model(seed, KINDS[seed % len(KINDS)])
+        strategy = next(s for s in mp.strategies(model) if s.id == OURS[seed % 4])
+        bound, right = mp.prove(model, any_setting(strategy, seed)), right_sequences(model)
+        inside = covered(bound, model)
+        assert inside <= right and bound.correct <= len(inside), (seed, bound.strategy)
+        found += Counter(counted=bound.correct, covered=len(inside), right=len(right))
+    assert found["counted"] > 0.7 * found["covered"] > 0.1 * found["right"]
+
+
+@pytest.mark.parametrize("words", [1, 3])
+def test_walks_are_counted_exactly(words):
+    """Open combinations, by listing them, in one word and in several."""
+    g = torch.Generator().manual_seed(words)
+    own, f = torch.randint(-40, 40, (5,), generator=g), torch.randint(-60, 60, (5, 3, 4), generator=g)
+    size, need = torch.randint(0, 9, (5, 4), generator=g), torch.tensor([True, False, True, False, True])
+    expected = []
+    for c in range(5):
+        total = 0
+        for chosen in itertools.product(range(4), repeat=3):
+            level = int(own[c])
+            for p, b in enumerate(chosen):
+                level = max(-levels.REACH, min(levels.REACH, level + int(f[c, p, b]))) if level > -levels.REACH else level
+            ways = int(size[c, list(chosen)].prod())
+            total += ways if level < 0 and (0 in chosen or not need[c]) else 0
+        expected.append(total)
+    assert levels._walks(own, f, size, need, words, 4 if words > 1 else 40) == expected
+
+
+def test_units_lie_strictly_below():
+    """unit u < f - slack, in exact arithmetic, for any sizes."""
+    from fractions import Fraction
+    g = torch.Generator().manual_seed(0)
+    for scale in (1e-6, 1.0, 1e6):
+        f = torch.randn(40, 3, 5, generator=g, dtype=torch.float64) * scale
+        cells = Cells(Ball(f[:, 0, 0]), Ball(f), torch.zeros(40, dtype=torch.bool), 3)
+        _, u = levels.in_units(cells)
+        unit = (f[:, :, 0].amin(1) / levels.UNITS).clamp_min(2.0**-40)
+        for c, p, b in itertools.product(range(40), range(3), range(5)):
+            assert Fraction(int(u[c, p, b])) * Fraction(float(unit[c])) < Fraction(float(f[c, p, b])) or u[c, p, b] == -2 * levels.REACH - 1
+
+
+@pytest.mark.slow
+def test_exact_equals_brute_force_in_every_cell():
+    """(query, maximum) by (query, maximum), on shipped, stripped and nasty models."""
+    models = [mp.load(f"max-of-4/{seed}") for seed in (0, 2, 17, 99)] + [mp.load(f"max-of-4-stripped/{seed}") for seed in (1, 5)]
+    models += [small_model(seed, KINDS[seed % len(KINDS)]) for seed in range(60)]
+    for model in models:
+        right, _ = exact.count_right(model, tiers.exactly(paths_of(model)))
+        lay = terms.layout(model.sizes["d_vocab"], exact.BUCKETS)
+        cells = torch.zeros_like(brute := brute_force.count_right(model)[0])
+        cells[lay.t, lay.m] = right
+        assert torch.equal(cells, brute), model.name
+
+
+def test_exact_agrees_with_every_shipped_accuracy():
+    """The counts by branch and bound that the results file holds for all 151 models are brute force's."""
+    results = zoo.results("max-of-4")
+    at = results["strategies"].index("exact")
+    flops = sorted(row["flops"][at] for row in results["models"])
+    assert all(row["correct"][at] == row["accuracy"]["correct"] for row in results["models"]) and len(flops) == 151
+    assert flops[75] <= 17e6 and flops[143] <= 70e6
+
+
+MUST = {   # strategy: (least mean bound, most operations on average), over all 151 models
+    "separable": (0.9973, 8e6), "separable-grouped": (0.995, 3.5e6), "separable-small": (0.978, 2.3e6),
+    "compact-gram": (0.98, 1e9), "compact-spectral": (0.98, 1e9), "compact-frobenius": (0.98, 1e9), "monte_carlo": (0.995, 2.3e6)}
+
+
+@pytest.mark.parametrize("strategy", MUST)
+def test_what_each_setting_reaches(strategy):
+    results = zoo.results("max-of-4")
+    at, (bound, flops) = results["strategies"].index(strategy), MUST[strategy]
+    shares = [row["correct"][at] / row["accuracy"]["total"] for row in results["models"]]
+    assert mean(shares) >= bound and mean(row["flops"][at] for row in results["models"]) <= flops
+    assert all(row["correct"][at] <= row["accuracy"]["correct"] for row in results["models"])
+
+
+def test_stripped_models_are_proved_for_less():
+    results = zoo.results("max-of-4-stripped")
+    at = results["strategies"].index("separable-small")
+    assert len(results["models"]) == 151
+    assert mean(row["correct"][at] / row["accuracy"]["total"] for row in results["models"]) >= 0.998
+    assert mean(row["flops"][at] for row in results["models"]) <= 0.7e6
+    parent, child = mp.load("max-of-4/3"), mp.load("max-of-4-stripped/3")
+    assert child.metadata["parent_sha256"] == parent.sha256 != child.sha256
+
+
+def test_edits_are_models_of_their_own(tmp_path):
+    parent = mp.load("max-of-4/3")
+    for name, edit in edits.EDITS.items():
+        tensors, note = edit(parent)
+        zoo.save_atomically(tmp_path / f"{name}.safetensors", tensors, note)
+        model = mp.load(tmp_path / f"{name}.safetensors")
+        assert model.metadata["parent_sha256"] == parent.sha256 and model.sizes["n_ctx"] == 4
+        assert mp.prove(model, "exact").correct == mp.prove(mp.load(f"max-of-4-{name}/3"), "exact").correct >= 0.99 * 64**4
+
+
+@pytest.mark.parametrize("tier", ["gram", "spectral", "frobenius"])
+def test_a_tier_is_within_its_slack(tier):
+    """|difference within a row of the table - of what the tier knows| <= slack, with searched and spoiled directions, and
+    the slack is not much larger than it must be."""
+    model, g = small_model(3, "random"), torch.Generator().manual_seed(0)
+    model = mp.load("max-of-4/0")
+    parameters = {key: value for name in tiers.TABLES for key, value in ((name, tiers.NAMES.index(tier)), (f"{name}_rank", 4))}
+    for spoil in (0, 0.3):
+        advice = {k: x + spoil * torch.randn(x.shape, generator=g) for k, x in tiers.advise(Paths(model), parameters).items()}
+        known, true = tiers.circuits(Paths(model), advice, parameters), tiers.exactly(Paths(model))
+        for name in tiers.TABLES.values():
+            rest = getattr(true, name).table.mid - getattr(known, name).table.mid
+            off, slack = rest.amax(1) - rest.amin(1), getattr(known, name).slack.mid
+            assert bool((off <= slack).all())
+            assert spoil or tier != "gram" or float((off / slack).amax()) > 0.4
+
+
+def test_a_table_wrong_in_one_bit_does_not_pass():
+    model = mp.load("max-of-4/0")
+    advice = mp.search(model, "monte_carlo")
+    assert mp.check(model, "monte_carlo", advice).correct > 0.99 * 64**4
+    for name in monte_carlo.TABLES:
+        wrong = {key: x.clone() for key, x in advice.items()}
+        wrong[name][0, 5, 7] += 1
+        bound = mp.check(model, "monte_carlo", wrong)
+        assert bound.correct == 0 and not bound.covers([1, 2, 3, 4]) and 0 < bound.failure_probability < 1e-17
+
+
+def test_whole_numbers_are_the_weights():
+    g = torch.Generator().manual_seed(0)
+    for scale in (1e-30, 1.0, 1e30):
+        W = torch.randn(7, 5, generator=g) * scale
+        W[0, 0] = 0
+        (numbers,), e = monte_carlo.whole(W)
+        assert all(monte_carlo.scaled(x, e) == y for x, y in zip(numbers.flat, W.double().flatten().tolist()))
+
+
+def test_two_tokens_without_positions_lose_nothing():
+    """With two tokens every bucket is a token and every group one wrong token: the separable proof is exact."""
+    g = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        table = lambda *shape: torch.randn(shape, generator=g)
+        model = from_tables(table(2, 2), table(2, 2), table(2, 2), torch.zeros(3, 2))
+        assert mp.prove(model, "separable").correct == mp.prove(model, "exact").correct == len(right_sequences(model))
+
+
+def test_finer_proofs_are_better(reference):
+    """Queries singly, more groups, more buckets: each certifies at least as much, up to a hair where buckets regroup."""
+    prove = lambda **p: mp.prove(reference, "separable:" + ",".join(f"{k}={v}" for k, v in p.items())).correct
+    assert prove(query="grouped") <= prove(query="each") <= 16_763_235
+    assert prove(groups=1) <= prove(groups=2) <= prove(groups=8) <= prove(groups=16)
+    assert prove(buckets=5) <= prove(buckets=9) <= prove(buckets=64)
+
+
+def test_long_sequences_are_counted_in_exact_integers():
+    bound = mp.prove(mp.load("max-of-20/0"), "separable-grouped")
+    assert bound.total == 64**20 and 0.998 < bound.accuracy_lower_bound < 0.9994
+    assert bound.covers([5] * 19 + [60]) in (True, False) and bound.why([3] * 10 + [63] * 10).covered
+
+
+def test_exact_says_where_it_stops():
+    with pytest.raises(mp.InputError, match="^model 'max-of-10/0' has 64.10 inputs, more than .exact. tells apart.*separable$"):
+        mp.prove(mp.load("max-of-10/0"), "exact")
+
+
+def test_parameters_have_names_and_ranges():
+    model = mp.load("max-of-4/0")
+    assert mp.prove(model, "separable:groups=6,buckets=9,query=grouped").strategy == "separable:groups=6,query=grouped"
+    assert mp.prove(model, "compact-gram", rank=2).strategy == "compact-gram:qk_rank=2,eu_rank=2,ov_rank=2"
+    for wrong, says in (("query=each_one", "grouped or each"), ("groups=0", "from 1 to 64"), ("size=3", "it takes: groups")):
+        with pytest.raises(mp.InputError, match=says):
+            mp.prove(model, f"separable:{wrong}")
