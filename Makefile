@@ -11,6 +11,7 @@ export PYTHONWARNINGS ?= ignore
 .DELETE_ON_ERROR:
 
 book: $(READY)
+	$(BIN)/python book/pack_verifier.py
 	$(BIN)/jupyter-book build . -W --keep-going -q
 	@echo "The book is ready: open file://$(CURDIR)/_build/html/index.html"
 

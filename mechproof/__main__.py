@@ -1,4 +1,4 @@
-"""The command line: models | strategies MODEL | prove MODEL | train COLLECTION.
+"""The command line: models | strategies MODEL | prove MODEL | certify MODEL | verify FILE MODEL | train COLLECTION | edit MODEL.
 
 MODEL is a shipped name (`max-of-4/123`) or the path of a .safetensors file.  Bad input gets one line on stderr
 and exit status 2.
@@ -64,15 +64,56 @@ def prove(args) -> None:
                  lambda row: f"{digits_lo(row['accuracy_lower_bound'], 6)}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
 
 
+def output(args, suffix: str) -> Path:
+    """Where to write, if that can be written to."""
+    path = Path(args.output)
+    if not path.parent.is_dir():
+        raise InputError(f"output {args.output!r} is in a folder that does not exist; create it first")
+    if path.suffix != suffix:
+        raise InputError(f"output {args.output!r} does not end in {suffix}; that is all that this writes")
+    return path
+
+
+def certify(args) -> None:
+    import mechproof as mp
+
+    from .certificate import certify
+    path = output(args, ".json")
+    bound = certify(mp.load(args.model), args.strategy, path, args.rank)
+    print(f"{path}: {bound}")
+
+
+def verify(args) -> int:
+    """Exit status 0 proved, 1 refused, 2 unreadable; a model in a file is checked without torch."""
+    from . import verifier
+    if args.model.endswith(".safetensors") or Path(args.model).is_file():
+        verdict = verifier.verify(args.certificate, args.model)
+    else:
+        import mechproof as mp
+        model = mp.load(args.model)
+        names = {"n_ctx": str(model.sizes["n_ctx"])}
+        verdict = verifier.verify_tensors(args.certificate, {name: t.numpy() for name, t in model.tensors.items()}, names)
+    print(verdict.line, file=sys.stderr if verdict.code == 2 else sys.stdout)
+    return verdict.code
+
+
+def edit(args) -> None:
+    import mechproof as mp
+
+    from . import zoo
+    from .max_of_k.edits import EDITS
+    path, model = output(args, ".safetensors"), mp.load(args.model)
+    if model.family.name != "max_of_k":
+        raise InputError(f"model {args.model!r} is of the kind {model.family.name}; edits are made of max_of_k models")
+    zoo.save_atomically(path, *EDITS[args.kind](model))
+    print(f"{path}: {zoo.load(path).sha256}, parent {model.sha256}")
+
+
 def train(args) -> None:
     from tqdm import tqdm
 
     from . import zoo
-    family, path = zoo.family_of_collection(args.collection), Path(args.output)
-    if not path.parent.is_dir():
-        raise InputError(f"output {args.output!r} is in a folder that does not exist; create it first")
-    if path.suffix != ".safetensors":
-        raise InputError(f"output {args.output!r} does not end in .safetensors; models are saved as nothing else")
+    family, path = zoo.family_of_collection(args.collection), output(args, ".safetensors")
     tensors = family.train(family.collections[args.collection], args.seed, progress=partial(tqdm, disable=None, unit="step"))
     zoo.save_atomically(path, tensors, {"collection": args.collection, "seed": str(args.seed), "recipe": json.dumps(family.recipe)})
     print(f"{path}: {zoo.load(path).sha256}")
@@ -95,6 +136,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--strategy", required=True, help="an id, or `all`")
     sub.add_argument("--rank", type=int, help="directions peeled before the rest is bounded")
     sub.add_argument("--json", action="store_true")
+    sub = command(certify, "prove a bound and write it down with all that a checker needs", "model")
+    sub.add_argument("--strategy", required=True, help="an id that has certificates")
+    sub.add_argument("--rank", type=int, help="directions peeled before the rest is bounded")
+    sub.add_argument("-o", "--output", required=True, help="a .json file")
+    command(verify, "derive a certificate's claim anew: exit 0 proved, 1 refused, 2 unreadable", "certificate", "model")
+    sub = command(edit, "write a stripped or projected copy of a model", "model")
+    sub.add_argument("--kind", required=True, choices=["stripped", "projected"])
+    sub.add_argument("-o", "--output", required=True)
     sub = command(train, "train one model by the recipe", "collection")
     sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("-o", "--output", required=True)
@@ -104,13 +153,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
-        args.run(args)
+        return args.run(args) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, BrokenPipeError):
         return 130
-    return 0
 
 
 if __name__ == "__main__":

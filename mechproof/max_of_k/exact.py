@@ -14,6 +14,7 @@ Complexity: O(v^2 d + v^3) before the last step, which lists wrong sequences one
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,7 @@ class Steps:
             t, m = lay.t[rows], lay.m[rows]
             with cost.charge(0, "addresses"):
                 k, none = token(m), offset > m[:, None]
-            ends = c.A.table[t[:, None], k] - c.A.table[t, m][:, None]
+            ends = c.A.table[t[:, None], k] - self.proof.pairs.top[rows][:, None]
             return exponential(ends.pick(lambda x: x.masked_fill(none, 0.0)))
 
         def votes(x: Tensor, m: Tensor, merged: bool) -> Ball:
@@ -96,17 +97,20 @@ class Steps:
 
         return Stage(single.others, single.m, single.need, single.direct, single.own, keys, single.positions[:1], votes)
 
-    def open(self) -> tuple[Stage, Tensor, Tensor]:
-        """The last stage with its open cells (pairs, wrong tokens)."""
-        proof, grouped = self.proof, self.proof.grouped()
-        r, g, _ = open_cells(grouped, *proof.start(), False)
-        parent, x = children(*proof.groups.members(g, grouped.m[r], proof.circuits.d_vocab))
-        tokens = self.by_token(grouped)
-        r, x, _ = open_cells(tokens, r[parent], x, False)
+    def taken(self) -> Iterator[tuple[Stage, int, Tensor, Tensor]]:
+        """Step by step: the stage, with how many cells it began, and those left open (rows, groups or wrong tokens)."""
+        proof, stage = self.proof, self.proof.grouped()
+        begun, g = proof.start()
+        r, g, _ = open_cells(stage, begun, g, False)
+        yield stage, len(begun), r, g
+        parent, x = children(*proof.groups.members(g, stage.m[r], proof.circuits.d_vocab))
+        stage = self.by_token(stage)
+        r, x, _ = open_cells(stage, r[parent], x, False)
+        yield stage, len(parent), r, x
         parent, r = proof.queries_of(r)
-        single = self.by_query(tokens)
-        r, x, _ = open_cells(single, r, x[parent], False)
-        return self.by_key(single), r, x
+        stage = self.by_query(stage)
+        r, x, _ = open_cells(stage, r, x[parent], False)
+        yield self.by_key(stage), len(parent), r, x
 
 
 def count_right(model: Model, circuits: Circuits) -> tuple[Int[Tensor, " pair"], int]:
@@ -118,7 +122,7 @@ def count_right(model: Model, circuits: Circuits) -> tuple[Int[Tensor, " pair"],
     with cost.charge(4 * len(lay.m), "sequences of every pair"):
         wrong = torch.zeros_like(lay.m)
         all_ = (lay.m + 1) ** n - torch.where(lay.t < lay.m, lay.m**n, 0)
-    stage, r, x = Steps(proof).open()
+    *_, (stage, _, r, x) = Steps(proof).taken()
     truth, doubtful = Truth(model), 0
     for block, slack in left_open(r, n, circuits.d_vocab, lambda at: stage.cells(r[at], x[at])):
         sure = (block.total < -slack) & (block.total > HOPELESS / 2)

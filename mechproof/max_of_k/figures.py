@@ -21,6 +21,7 @@ from .paths import Paths
 from .subcubic import HANDLINGS, Skeleton
 
 RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 102
 MEAN_DIFF, DROP = HANDLINGS
 
 # the sentence a slider makes: one representative of each row of the paper's Table 1, and its neighbours
@@ -43,7 +44,7 @@ class Survey:
 
     def __init__(self, model: Model):
         self.model = model
-        self.presets = {s.id: s for s in mp.strategies(model)}
+        self.presets = {s.id: s for s in mp.strategies(model) if s.family in PAPER}
         self.bound = lru_cache(maxsize=None)(self._bound)
 
     def _bound(self, id: str, rank: int | None = None) -> Bound:

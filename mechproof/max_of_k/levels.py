@@ -1,15 +1,15 @@
-"""How many combinations of choices a proof leaves open, for sequences too long to list any.
+"""How many combinations of choices a proof certifies, for sequences too long to list any.
 
 Problem: with twenty positions the open combinations of a cell are astronomically many.  Idea: measure every term
 in units of a fraction of what one copy of the maximum gives, round down to whole units, and the sum over
-positions becomes a walk on a few hundred levels; count the walks that end below zero, one position at a time.
+positions becomes a walk on a few hundred levels; count the walks that end at zero or above, one position at a time.
 A level beyond either end is taken for the end, which is lower above and lost for good below: both only make a
-combination count as open that is not.  Counts are exact integers of any length, in words of int64.
+combination count as open that is not.  Counts are exact integers of any length.
 """
 
 from __future__ import annotations
 
-from math import ceil, log2
+from math import ceil
 
 import torch
 from jaxtyping import Int
@@ -20,7 +20,7 @@ from .boxes import HOPELESS, Cells
 
 UNITS = 32              # units in one copy of the maximum
 REACH = 3 * UNITS       # levels on either side of zero
-BLOCK = 2**22           # numbers in a block of walks
+LEVELS = 2 * REACH      # from -REACH to REACH - 1
 
 
 def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
@@ -36,57 +36,47 @@ def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
     return units(own, unit), units(f, unit[:, None, None]).expand(-1, cells.positions, -1)
 
 
-def carried(words: list[Tensor], bits: int) -> list[Tensor]:
-    """Words of `bits` bits each, the excess of one carried to the next."""
-    for i in range(len(words) - 1):
-        words[i + 1] = words[i + 1] + words[i].bitwise_right_shift(bits)
-        words[i] = words[i].bitwise_and(2**bits - 1)
-    return words
+def certain_combinations(cells: Cells, size: Int[Tensor, "c b"], d_vocab: int) -> list[int]:
+    """For every cell at least how many choices of tokens for the other positions are certified, exact integers.
 
-
-def open_combinations(cells: Cells, size: Int[Tensor, "c b"], d_vocab: int) -> list[int]:
-    """For every cell at most how many choices of tokens for the other positions are not certified, exact integers.
-
-    Shapes: size [c, b], tokens in each bucket.  Complexity: O(c K b) levels of (K log2 v) / 64 words.
+    Shapes: size [c, b], tokens in each bucket.  Complexity: O(c K b) numbers of levels, each of K log2 v bits; charged per
+    64-bit word for a shift, a product and a sum a bucket.
     """
-    n, b = cells.positions, size.shape[1]
-    levels = 2 * REACH + 1
-    bits = 62 - ceil(log2(levels * b * d_vocab))
-    words = 1 if n * log2(d_vocab) < 62 else ceil(n * log2(d_vocab) / bits) + 1
-    out: list[int] = []
-    for part in torch.arange(len(size)).split(max(1, BLOCK // (levels * b * words))):
-        out += _walks(*in_units(cells[part]), size[part], cells.need[part], words, bits)
-    return out
+    own, f = in_units(cells)
+    bits = (d_vocab**cells.positions).bit_length() + 1
+    with cost.charge(f.numel() * 6 * LEVELS * ceil(bits / 64), "walks, per word"):
+        return [walks(*cell, bits) for cell in zip(own.tolist(), f.tolist(), size.tolist(), cells.need.tolist())]
 
 
-def _walks(own: Tensor, f: Tensor, size: Tensor, need: Tensor, words: int, bits: int) -> list[int]:
-    """Walks that end below zero, of those that hold the maximum where it is needed."""
-    c, n, _ = f.shape
-    levels = 2 * REACH + 1
-    at = torch.arange(levels)
-    start = torch.zeros(c, 2, levels, dtype=torch.long)
-    start[torch.arange(c), 0, (own + REACH).clamp(0, levels - 1)] = 1
-    state = [start, *(torch.zeros_like(start) for _ in range(words - 1))]              # [c, (without, with), level]
-    for p in range(n):
-        target = (at + f[:, p, :, None]).clamp(0, levels - 1) * (at > 0)               # [c, b, level]; below is lost for good
-        without = target[:, 1:].flatten(1)
-        for i, word in enumerate(state):
-            moved = word[:, :, None] * size[:, None, :, None]                          # [c, 2, b, level]
-            new = torch.zeros_like(word)
-            new[:, 1].scatter_add_(1, target[:, 0], moved[:, 0, 0])
-            new[:, 1].scatter_add_(1, target.flatten(1), moved[:, 1].flatten(1))
-            new[:, 0].scatter_add_(1, without, moved[:, 0, 1:].flatten(1))
-            state[i] = new
-        state = carried(state, bits)
-    ends = torch.stack([w[:, 1, :REACH].sum(1) + torch.where(need, 0, w[:, 0, :REACH].sum(1)) for w in state])
-    with cost.charge(ends.numel(), "words to integers"):
-        return [sum(value << (bits * i) for i, value in enumerate(column)) for column in ends.T.tolist()]
+def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) -> int:
+    """Walks that end at 0 or above, of those that hold the maximum (choice 0) where it is needed.
+
+    A polynomial in one variable, walks by level, as one integer: digit i to the base 2^bits counts those at level i - REACH.
+    A step of k levels is a shift by k digits; what is shifted out below is lost for good.
+    """
+    top = bits * LEVELS
+
+    def step(state: int, steps: list[tuple[int, int]]) -> int:
+        moved = sum(tokens * (state << bits * k if k >= 0 else state >> -bits * k) for tokens, k in steps)
+        beyond = moved >> top                                      # its digits' sum is its rest by 2^bits - 1
+        return (moved & ((1 << top) - 1)) + (beyond % ((1 << bits) - 1) << (top - bits)) if beyond else moved
+
+    without, holding = (1 << bits * (min(own, REACH - 1) + REACH) if own > -REACH else 0), 0
+    for steps in f:
+        (_, maximum), *smaller = ((tokens, k) for tokens, k in zip(size, steps))
+        some = [(tokens, k) for tokens, k in smaller if tokens]
+        holding = step(holding, [(1, maximum), *some]) + step(without, [(1, maximum)])
+        without = step(without, some)
+    ends = holding if need else holding + without
+    return (ends >> bits * REACH) % ((1 << bits) - 1)
 
 
 def end(cells: Cells, chosen: list[int]) -> Int[Tensor, " c"]:
-    """Where the walks of one combination end, as they are counted."""
+    """Where the walks of one combination end, as they are counted; -REACH - 1 stands for lost."""
     level, f = in_units(cells)
-    level = level.clamp(-REACH, REACH)
+    lost = -REACH - 1
+    level = torch.where(level > -REACH, level.clamp_max(REACH - 1), lost)
     for p, b in enumerate(chosen):
-        level = torch.where(level > -REACH, (level + f[:, p, b]).clamp(-REACH, REACH), level)
+        moved = (level + f[:, p, b]).clamp(lost, REACH - 1)
+        level = torch.where((level > lost) & (moved >= -REACH), moved, lost)
     return level

@@ -158,14 +158,14 @@ def open_by_levels(cells: Cells, r: Tensor, stage: Stage, size: Tensor, copies: 
     Complexity: O(1) integers of K log2 v bits a cell, charged by the word.
     """
     n, m = cells.positions, stage.m[r]
-    found = levels.open_combinations(cells, size[m], len(size))
+    found = levels.certain_combinations(cells, size[m], len(size))
     words = 1 + int(n * log2(len(size))) // 64
     with cost.charge(8 * words * len(found), "sums of exact integers, at most the row"):
         lost: dict[int, int] = {}
-        for row, some in zip(r.tolist(), found):
-            lost[row] = lost.get(row, 0) + some
-        whole = {row: (k + 1) ** n - (k**n if need else 0)
-                 for row, k, need in zip(r.tolist(), m.tolist(), stage.need[r].tolist())}
+        whole: dict[int, int] = {}
+        for row, k, need, certain in zip(r.tolist(), m.tolist(), cells.need.tolist(), found):
+            whole[row] = (k + 1) ** n - (k**n if need else 0)
+            lost[row] = lost.get(row, 0) + whole[row] - certain
         return sum(min(some, whole[row]) * int(copies[row]) for row, some in lost.items())
 
 

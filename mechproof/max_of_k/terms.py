@@ -31,8 +31,10 @@ from .. import cost
 from ..rounding import Ball, _up, cat
 from .boxes import Cells, children
 
-LIMIT = 30.0            # log-weights above this (against the maximum's) are not worth certifying
+LIMIT = 30.0            # log-weights above this are not worth certifying
 FLOOR = 300.0           # and below minus this all the same
+SINGLES = 6             # wrong tokens next to the maximum that get a group of their own, at most
+FAR = 2**40             # an offset beyond every vocabulary
 
 
 @dataclass(frozen=True)
@@ -112,38 +114,54 @@ def layout(d_vocab: int, n: int) -> Layout:
 
 @dataclass(frozen=True)
 class Groups:
-    """n groups of wrong tokens: m+1, m-1, m+2, ... singly, then the rest below and above (n = 1: all together)."""
+    """n groups of wrong tokens x, each an interval of offsets x - m.
+
+    1: all.  2: all below, all above.  Up to 8: m+1, m-1, m+2, ..., m-3 singly before those.  Beyond, what is below is
+    split further, from near to far, into intervals of 2, 4, 8, ...: a token votes for itself, and where many tokens vote,
+    as in long sequences, it matters that not all of their votes are taken for the same wrong token's.
+    """
 
     n: int
 
-    singles = property(lambda self: [(i // 2 + 1) * (1 - 2 * (i % 2)) for i in range(self.n - 2)])
-    above = property(lambda self: (max(self.n, 2) - 1) // 2)          # single tokens above m
-    below = property(lambda self: (max(self.n, 2) - 2) // 2)
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last offset of every group; the last two are the rests below and above."""
+        singles = [(i // 2 + 1) * (1 - 2 * (i % 2)) for i in range(min(self.n - 2, SINGLES))]
+        blocks, near = [], 1 + sum(o < 0 for o in singles)
+        for j in range(1, self.n - 1 - len(singles)):
+            blocks.append((1 - near - 2**j, -near))
+            near += 2**j
+        return [*((o, o) for o in singles), *blocks, (-FAR, -near), (1 + sum(o > 0 for o in singles), FAR)]
 
     def rivals(self, x: Float[Tensor, "r v"], row: Tensor, m: Tensor) -> Float[Tensor, "g n"]:
-        """The largest x[row] in each group, -inf in an empty one.  Complexity: O(r v)."""
-        v = x.shape[1]
-        with cost.charge(0, "addresses"):
-            places = [m + o for o in self.singles] + [m - 1 - self.below, m + 1 + self.above]
-            *singles, before, after = (torch.where((i < 0) | (i >= v), v, i) for i in places)
-        at = lambda x, i: torch.cat([x, x.new_full((len(x), 1), -inf)], 1)[row, i]
-        rests = [at(x.cummax(1).values, before), at(x.flip(1).cummax(1).values.flip(1), after)]
-        return torch.stack([at(x, i) for i in singles] + (rests if self.n > 1 else [torch.maximum(*rests)]))
+        """The largest x[row] in each group, -inf in an empty one.  Complexity: O(r v) a group."""
+        v, out, width, window = x.shape[1], [], 1, x
+        for first, last in self.spans:
+            while width < last - first + 1 < FAR:
+                window = torch.cat([window[:, :width], torch.maximum(window[:, width:], window[:, :-width])], 1)
+                width *= 2
+            table, at = window, last
+            if last == FAR:
+                table, at = x.flip(1).cummax(1).values.flip(1), first
+            elif first == -FAR:
+                table = x.cummax(1).values
+            with cost.charge(0, "addresses"):
+                place = torch.where((m + at < 0) | (m + at >= v), v, m + at)
+            out.append(torch.cat([table, table.new_full((len(table), 1), -inf)], 1)[row, place])
+        return torch.stack(out if self.n > 1 else [torch.maximum(*out)])
 
     def of(self, x: Tensor, m: Tensor) -> Tensor:
         """The group of a wrong token, for n > 1."""
         with cost.charge(0, "addresses"):
-            single = 2 * ((x - m).abs() - 1) + (x < m)
-            return torch.where(single < self.n - 2, single, torch.where(x < m, self.n - 2, self.n - 1))
+            first, last = torch.tensor(self.spans).T[..., None]
+            return ((x - m >= first) & (x - m <= last)).long().argmax(0)
 
     def members(self, g: Tensor, m: Tensor, v: int) -> tuple[Tensor, Tensor]:
         """First wrong token and number of them, for n > 1; none of an empty group."""
         with cost.charge(0, "addresses"):
-            single = m + torch.tensor([*self.singles, 0, 0])[g]
-            start = torch.where(g < self.n - 2, single, torch.where(g == self.n - 2, 0, m + 1 + self.above))
-            stop = torch.where(g < self.n - 2, single + 1, torch.where(g == self.n - 2, m - self.below, v))
-            inside = (start >= 0) & (stop <= v)
-            return start, torch.where(inside, stop - start, 0).clamp_min(0)
+            first, last = torch.tensor(self.spans)[g].unbind(-1)
+            start, stop = (m + first).clamp_min(0), (m + last + 1).clamp_max(v)
+            return start, (stop - start).clamp_min(0)
 
     def lead(self, x: Ball, row: Tensor, m: Tensor) -> Float[Ball, "g n"]:
         """x[row, m] minus the largest of each group; +inf for an empty one."""
@@ -195,7 +213,7 @@ def hopeless(weights: Float[Ball, e *w]) -> Bool[Tensor, "*w"]:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Everything about a query q and a maximum m >= q, for every pair: log-weights against the maximum's.
+    """Everything about a query q and a maximum m >= q, for every pair: log-weights against the largest of the keys <= m.
 
     lo, hi [pair, b] of a key in each bucket; e [pair, p] of a position; own_lo, own_hi [pair] of the query itself.
     Complexity: O(v^2 b).
@@ -204,12 +222,16 @@ class Pairs:
     circuits: Circuits
     lay: Layout
 
+    @cached_property
+    def top(self) -> Float[Ball, " pair"]:
+        return self.circuits.A.table.pick(lambda x: x.cummax(1).values)[self.lay.t, self.lay.m]
+
     def of(self, better: Callable) -> Ball:
         A, lay, sign = self.circuits.A, self.lay, -1.0 if better is torch.minimum else 1.0
-        ends = A.table.pick(lambda x: windows(x, lay, better)) - A.table[lay.t, lay.m][:, None]
+        ends = A.table.pick(lambda x: windows(x, lay, better)) - self.top[:, None]
         if A.slack is None:
             return ends
-        apart = Ball((torch.tensor(lay.edges) > 0).double() * sign)             # the maximum's own weight is exactly 1
+        apart = Ball((torch.tensor(lay.edges) > 0).double() * sign)             # only differences to the maximum are off
         return ends + A.slack[lay.t][:, None] * apart
 
     @cached_property
@@ -228,7 +250,7 @@ class Pairs:
     @cached_property
     def own_weights(self) -> Float[Ball, "2 pair"]:
         A, t, m = self.circuits.A, self.lay.t, self.lay.m
-        at = A.table[t, t] - A.table[t, m]
+        at = A.table[t, t] - self.top
         if A.slack is None:
             return exponential(at)
         slack = A.slack[t] * Ball((t != m).double())

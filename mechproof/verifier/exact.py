@@ -15,7 +15,7 @@ import numpy as np
 from flint import arb, ctx
 
 from .circuits import Circuits
-from .numbers import HUGE, Real, Refused, reduced, weights, work
+from .numbers import HUGE, Real, Refused, reduced, require, weights, work
 from .separable import BLOCK, Marks, Stage, Terms, by_rows, children
 
 GROUPS, BUCKETS = 6, 9          # of the first stage
@@ -64,7 +64,7 @@ def by_key(terms: Terms, single: Stage) -> Stage:
 
     def keys(rows: np.ndarray) -> Real:
         t, k = lay.t[rows][:, None], lay.m[rows][:, None] - offset
-        logs = terms.A[t, np.maximum(k, 0)] - terms.A[t, lay.m[rows][:, None]]
+        logs = terms.A[t, np.maximum(k, 0)] - terms.top[rows][:, None]
         return weights(logs.pick(lambda a: np.where(k < 0, 0.0, a)))[0]                # the hopeless ones are known from `single`
 
     def votes(x: np.ndarray, m: np.ndarray, merged: bool) -> Real:
@@ -134,7 +134,7 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
 
 def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, trial: Trial) -> int:
     """Wrong sequences in the cells (pair, wrong token), each sequence once."""
-    n, v, wrong, tried = stage.n, terms.v, 0, 0
+    n, v, wrong, close, tried = stage.n, terms.v, 0, 0, 0
     step = max(1, BLOCK // (n * v))
     for rows, at, place in by_rows(r, v**n):
         marks, doubtful = Marks(len(rows) * v**n), []
@@ -146,12 +146,11 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
                 code = place[k : k + step][cell] * v**n + code
                 wrong += len(marks.new(code[sure]))
                 doubtful.append(code[~sure])
-                tried += len(doubtful[-1])
-                if tried > 64 * TRIED:
-                    raise Refused(f"more than {64 * TRIED} sums are too close to call in float64")
+                close += len(doubtful[-1])
+                require(close <= 64 * TRIED, f"more than {64 * TRIED} sums are too close to call in float64", Refused)
         code = marks.new(np.concatenate(doubtful)) if doubtful else ()
-        if len(code) > TRIED:
-            raise Refused(f"more than {TRIED} sequences are too close to call in float64")
+        tried += len(code)
+        require(tried <= TRIED, f"more than {TRIED} sequences are too close to call in float64", Refused)
         for c in map(int, code):
             row = rows[c // v**n]
             m, offsets = int(terms.lay.m[row]), [c // v**p % v for p in reversed(range(n))]

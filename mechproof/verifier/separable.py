@@ -24,7 +24,8 @@ import numpy as np
 from .circuits import Circuits
 from .numbers import HUGE, Real, Refused, U, reduced, require, up, weighted, weights, work
 
-LISTED = 2**17          # combinations of buckets up to which the open ones are listed
+LISTED = 2**33          # sequences up to which the open combinations are listed
+FAR = 2**40             # an offset beyond every vocabulary
 MARKS = 2**26           # combinations told apart at once
 BLOCK = 2**21           # numbers in a block of cells
 OPEN = 2**27            # numbers in the cells that a stage leaves open
@@ -66,39 +67,48 @@ def children(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return parent, np.arange(len(parent)) + (first - np.cumsum(count) + count)[parent]
 
 
-@dataclass
 class Groups:
-    """Wrong tokens m+1, m-1, m+2, ... each by itself, the rest below and the rest above; n = 1: all together."""
+    """Wrong tokens by x - m, each group an interval: n = 1: all together; else up to six singles +1, -1, +2, ..., then,
+    beyond eight groups, 2, 4, 8, ... at a time downwards, then the rest below and the rest above."""
 
-    n: int
-
-    def __post_init__(self):
-        self.singles = [(i // 2 + 1) * (-1) ** i for i in range(self.n - 2)]
-        self.above, self.below = (max(self.n, 2) - 1) // 2, (max(self.n, 2) - 2) // 2        # singles on either side
+    def __init__(self, n: int):
+        self.n = n
+        singles = [(i // 2 + 1) * (-1) ** i for i in range(min(n - 2, 6))]
+        near, spans = 1 + sum(o < 0 for o in singles), [(o, o) for o in singles]
+        for j in range(1, n - 1 - len(singles)):
+            spans.append((1 - near - 2**j, -near))
+            near += 2**j
+        self.first, self.last = np.array([*spans, (-FAR, -near), (1 + sum(o > 0 for o in singles), FAR)]).T
 
     def lead(self, x: Real, row: np.ndarray, m: np.ndarray) -> Real:
         """x[row, m] minus the largest of each group [g, ...]; +inf for an empty one."""
         def rivals(table: np.ndarray) -> np.ndarray:
-            v = table.shape[1]
+            v, out, width, window = table.shape[1], [], 1, table
             at = lambda a, i: np.where((i < 0) | (i >= v), -inf, a[row, np.clip(i, 0, v - 1)])
-            rest = [at(reduced(np.maximum.accumulate, table, 1), m - 1 - self.below),
-                    at(reduced(np.maximum.accumulate, table[:, ::-1], 1)[:, ::-1], m + 1 + self.above)]
-            return np.stack([at(table, m + o) for o in self.singles] + (rest if self.n > 1 else [reduced(np.maximum, *rest)]))
+            for first, last in zip(self.first, self.last):
+                if last == FAR:
+                    out.append(at(reduced(np.maximum.accumulate, table[:, ::-1], 1)[:, ::-1], m + first))
+                elif first == -FAR:
+                    out.append(at(reduced(np.maximum.accumulate, table, 1), m + last))
+                else:
+                    while width < last - first + 1:
+                        window = np.concatenate([window[:, :width], np.maximum(window[:, width:], window[:, :-width])], 1)
+                        work(window.size)
+                        width *= 2
+                    out.append(at(window, m + last))
+            return np.stack(out if self.n > 1 else [reduced(np.maximum, *out)])
         return x[row, m] - x.pick(rivals)
 
     def of(self, x: np.ndarray, m: np.ndarray) -> np.ndarray:
         """The group of a wrong token, for n > 1."""
-        single = 2 * (np.abs(x - m) - 1) + (x < m)
-        return np.where(single < self.n - 2, single, np.where(x < m, self.n - 2, self.n - 1))
+        return ((x - m >= self.first[:, None]) & (x - m <= self.last[:, None])).argmax(0)
 
     def members(self, g: np.ndarray, m: np.ndarray, v: int) -> tuple[np.ndarray, np.ndarray]:
         """First wrong token of a group, and how many."""
         if self.n == 1:
             return 0 * m, 0 * m + v - 1
-        single = m + np.array([*self.singles, 0, 0])[g]
-        first = np.where(g < self.n - 2, single, np.where(g == self.n - 2, 0, m + 1 + self.above))
-        stop = np.where(g < self.n - 2, single + 1, np.where(g == self.n - 2, m - self.below, v))
-        return first, np.where((first >= 0) & (stop <= v), np.maximum(stop - first, 0), 0)
+        first, stop = np.maximum(m + self.first[g], 0), np.minimum(m + self.last[g] + 1, v)
+        return first, np.maximum(stop - first, 0)
 
 
 @dataclass
@@ -262,10 +272,15 @@ class Terms:
         return (self.merged_votes if merged else self.all_votes)[g, m]
 
     @cached_property
+    def top(self) -> Real:
+        """The largest score of a token up to m [pair]: all terms of a pair are divided by its exponential."""
+        return self.A.pick(lambda a: reduced(np.maximum.accumulate, a, 1))[self.lay.t, self.lay.m]
+
+    @cached_property
     def own_weights(self) -> tuple[Real, np.ndarray]:
         """Both ends [2, pair] (or one) of the query's own weight."""
         t, m, slack = self.lay.t, self.lay.m, self.slack["qk"]
-        at = self.A[t, t] - self.A[t, m]
+        at = self.A[t, t] - self.top
         if slack is None:
             return weights(at)
         apart = slack[t] * Real((t != m) * 1.0)
@@ -277,11 +292,11 @@ class Terms:
         return weighted(votes, w[:, pairs]).pick(lambda a: np.where(hopeless[pairs], -HUGE, a))
 
     def key_logs(self, extreme: np.ufunc, sign: float) -> Real:
-        """Extreme of A[t, k] - A[t, m] over the keys k of each bucket [pair, b], moved by the slack; 0 for an empty one."""
+        """Extreme of A[t, k] - top over the keys k of each bucket [pair, b], moved by the slack; 0 for an empty one."""
         lay, slack = self.lay, self.slack["qk"]
-        ends = self.A.pick(lambda a: windows(a, lay, extreme)) - self.A[lay.t, lay.m][:, None]
+        ends = self.A.pick(lambda a: windows(a, lay, extreme)) - self.top[:, None]
         if slack is not None:
-            ends = ends + slack[lay.t][:, None] * Real((lay.edges > 0) * sign)                              # A[t,m] - A[t,m] is 0
+            ends = ends + slack[lay.t][:, None] * Real((lay.edges > 0) * sign)                              # only differences to m are off
         return ends.pick(lambda a: np.where(lay.none, 0.0, a))
 
     @cached_property
@@ -389,6 +404,6 @@ def certified(circuits: Circuits, groups: int, buckets: int, each: bool) -> int:
         stage, coarse = terms.single(), cells
         parent, r = children(lay.first[coarse.r], lay.count[coarse.r])
         cells, copies = stage.open(r, coarse.x[parent], True), np.ones_like(lay.m)
-    few = len(lay.edges) ** cells.n <= LISTED
+    few = terms.v**terms.n_ctx <= LISTED
     lost = listed(cells, lay, stage.m, copies) if few else counted(cells, lay, stage.m, copies)
     return terms.v**terms.n_ctx - lost

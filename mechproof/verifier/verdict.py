@@ -23,6 +23,7 @@ PRECISION = 128                                 # bits of the tables' balls
 FOOLED = {"monte_carlo": 3 * 2.0**-61}          # one chance for each of three tables; others draw no coins
 CHEAPEST = 0.9                                  # of the operations counted here that a claim must admit to
 MOST_WORK = 2**37
+LONGEST = 2**14000                              # beyond any v^K that is read, and short enough for Python to print
 LARGEST = 2**26                                 # numbers in a table
 TIERS = ("exact", "gram", "spectral", "frobenius")
 
@@ -40,15 +41,16 @@ class Verdict:
 
 def verify(certificate: bytes | str | os.PathLike, model: str | os.PathLike) -> Verdict:
     """A certificate (its bytes, or a path) about a model (a path).  Never raises."""
-    def derive() -> Verdict:
-        data = certificate if isinstance(certificate, bytes) else content(certificate)
-        return judged(parsed(data, "certificate"), model_of(*safetensors(content(model))))
-    return guarded(derive)
+    return guarded(lambda: judged(read(certificate), model_of(*safetensors(content(model)))))
 
 
-def verify_tensors(certificate: dict, tensors: Arrays, metadata: dict[str, str]) -> Verdict:
-    """The same for a certificate that is read and for weights in memory."""
-    return guarded(lambda: judged(certificate, model_of(tensors, metadata)))
+def verify_tensors(certificate: dict | bytes | str | os.PathLike, tensors: Arrays, metadata: dict[str, str]) -> Verdict:
+    """The same for weights in memory; the certificate may be in memory too."""
+    return guarded(lambda: judged(certificate if isinstance(certificate, dict) else read(certificate), model_of(tensors, metadata)))
+
+
+def read(certificate: bytes | str | os.PathLike) -> dict:
+    return parsed(certificate if isinstance(certificate, bytes) else content(certificate), "certificate")
 
 
 def guarded(derive) -> Verdict:
@@ -74,7 +76,7 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     keyed(certificate, {"format", "claim", "model_sha256", "advice", "flops"}, "certificate")
     require(certificate["format"] == FORMAT, f"format is not {FORMAT!r}")
     claim = keyed(certificate["claim"], {"correct", "total", "strategy", "parameters", "failure_probability"}, "claim")
-    total = integer(claim["total"], 0, 2**4096, "total")
+    total = integer(claim["total"], 0, LONGEST, "total")
     correct = integer(claim["correct"], 0, total, "correct")
     flops = integer(certificate["flops"], 0, 2**63, "flops")
     require(certificate["model_sha256"] == model.sha256, "model_sha256: the certificate is about another model", Refused)

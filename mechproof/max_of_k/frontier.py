@@ -1,0 +1,244 @@
+"""The figures and explorers of the chapter past the paper: bound against length, where ours and the paper's meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from statistics import mean, median, stdev
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+import mechproof as mp
+
+from .. import cost, plots, zoo
+from ..bound import Bound, digits_lo, percent_lo, short
+from ..explore import Explorer, explore
+from ..family import Model
+from .figures import Survey
+from .paths import paths_of
+from .terms import Groups, Separable
+from .tiers import exactly
+
+RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
+OURS = {"separable-small": "few buckets", "separable-grouped": "queries in buckets", "separable": "query by query", "exact": "branch and bound",
+        "monte_carlo": "tables checked at random", "compact-gram": "compact, norms of rows", "compact-spectral": "compact, operator norms",
+        "compact-frobenius": "compact, no products"}
+COLOURS = {"separable": plots.OV, "exact": plots.TRUTH, "monte_carlo": plots.EU, "compact": plots.QK}
+
+
+class Proofs:
+    """Our proofs of one model, each made once."""
+
+    def __init__(self, model: Model):
+        self.model, self.papers = model, Survey(model)
+        listed = {s.id: s for s in mp.strategies(model)}
+        enumerable = model.sizes["d_vocab"] ** model.sizes["n_ctx"] <= 2**31
+        self.ids = [id for id in OURS if id in listed and (id != "exact" or enumerable)]
+        self.ranked = {id for id in self.ids if "qk_rank" in listed[id].parameters and id.startswith("compact")}
+        self.bound = lru_cache(maxsize=None)(lambda id, rank=None: mp.prove(model, id, rank if id in self.ranked else None))
+
+    def ranks(self, id: str) -> list[int]:
+        return [r for r in RANKS if r <= min(self.model.sizes["d_model"], self.model.sizes["d_head"])] if id in self.ranked else []
+
+
+def colour(id: str) -> str:
+    return next(c for name, c in COLOURS.items() if id.startswith(name))
+
+
+def missing_axis(axes: Axes, low: float) -> None:
+    """Certified shares on a scale of what is not certified, so that 99 and 99.9 percent are apart."""
+    axes.set_yscale("log")
+    axes.set_ylim(1.4, low)
+    axes.yaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):g}%"))
+    axes.set_ylabel("inputs certified (log of the rest)")
+
+
+def missing(bound: Bound) -> float:
+    return max(1 - bound.accuracy_lower_bound, 1e-6)
+
+
+def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
+    """The paper's strategies and ours on one axis, movable by strategy and rank: the picture that opens the chapter."""
+    papers, model = [b for b in proofs.papers.everything()], proofs.model
+    ours = [proofs.bound(id) for id in proofs.ids]
+    paths = {id: [proofs.bound(id, r) for r in proofs.ranks(id)] for id in proofs.ids}
+    flops = [b.flops for b in [*papers, *ours, *(b for path in paths.values() for b in path)]]
+    low, high = min(flops) / 1.4, max(flops) * 1.4
+    truth = 1 - proofs.papers.truth
+
+    def draw(figure, strategy: str, rank: int):
+        axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
+        plots.flops_axis(axes, low, high)
+        missing_axis(axes, truth / 2)
+        axes.scatter([b.flops for b in papers], [missing(b) for b in papers], s=20, color=plots.PALE, linewidths=0)
+        axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        for id, bound in zip(proofs.ids, ours):
+            axes.plot(bound.flops, missing(bound), "D", color=colour(id), markersize=6, alpha=0.75)
+        path = paths[strategy]
+        axes.plot([b.flops for b in path], [missing(b) for b in path], color=plots.QK, linewidth=1.2, marker=".")
+        bound = proofs.bound(strategy, rank if path else None)
+        axes.plot(bound.flops, missing(bound), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        best = max(papers, key=lambda b: b.correct)
+        name = OURS[strategy] + (f", rank {rank}" if path else "")
+        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; the paper's best: {percent_lo(best.correct, best.total)}")
+        note = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
+        axes.annotate(f"{proofs.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
+        axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
+        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best: {best}. "
+               f"The truth is {100 * (1 - truth):.3f} percent.")
+        return repr(bound), alt
+
+    ranks = proofs.ranks(next(iter(sorted(proofs.ranked))))
+    start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
+    return explore(draw, start, lambda strategy, rank: () if proofs.ranks(strategy) else ("rank",),
+                   "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes exact. Then choose a compact "
+                   "one and move its rank: below about 8 directions the rest is too large to bound.", height=3.9,
+                   strategy={id: OURS[id] for id in proofs.ids}, rank=ranks)
+
+
+def resolution(model: Model) -> Explorer:
+    """The separable proof by groups of wrong tokens, buckets of keys, and how queries are taken."""
+    groups, buckets, queries = (1, 2, 4, 6, 8, 12), (3, 4, 5, 6, 8, 12), ("grouped", "each")
+    bounds = {(g, b, q): mp.prove(model, f"separable:groups={g},buckets={b},query={q}") for g in groups for b in buckets for q in queries}
+    truth = 1 - Survey(model).truth
+
+    def draw(figure, groups: int, buckets: int, queries: str):
+        axes, chosen = figure.add_axes((0.11, 0.16, 0.86, 0.72)), bounds[groups, buckets, queries]
+        flops = [b.flops for b in bounds.values()]
+        plots.flops_axis(axes, min(flops) / 1.2, max(flops) * 1.2)
+        missing_axis(axes, truth / 2)
+        axes.set_ylim(max(map(missing, bounds.values())) * 1.5, truth / 2)
+        axes.scatter(flops, [missing(b) for b in bounds.values()], s=18, color=plots.PALE, linewidths=0)
+        line = [bounds[g, buckets, queries] for g in sorted({g for g, _, _ in bounds})]
+        axes.plot([b.flops for b in line], [missing(b) for b in line], color=plots.OV, linewidth=1.2, marker=".")
+        axes.plot(chosen.flops, missing(chosen), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.set_title(f"{groups} group{'s' * (groups > 1)} of wrong tokens, {buckets} buckets: {percent_lo(chosen.correct, chosen.total)} certified")
+        axes.annotate("the line: these buckets, every number of groups", (max(flops), max(map(missing, bounds.values()))), (0, 0),
+                      textcoords="offset points", ha="right", fontsize=8.5, color="#666666")
+        return repr(chosen), f"Scatter of certified share against length. {groups} groups, {buckets} buckets, queries {queries}: {chosen}."
+
+    return explore(draw, {"groups": 6, "buckets": 6, "queries": "grouped"}, lambda **_: (),
+                   "Three buckets: whatever the groups, nearly nothing. Then six buckets and one group; then six groups. The last step is to take "
+                   "queries singly.", height=3.8, groups=groups, buckets=buckets, queries={"grouped": "in buckets", "each": "singly"})
+
+
+def terms_of(model: Model) -> Explorer:
+    """What each token adds to the sum, for the hardest kinds of wrong token."""
+    proof = Separable(exactly(paths_of(model)).centred(), Groups(4), model.sizes["d_vocab"])
+    v, lay = model.sizes["d_vocab"], proof.lay
+    maxima = sorted({round(v * share) for share in (0.2, 0.35, 0.5, 0.65, 0.8)} | {v - 1})
+    wrong = {0: "m + 1", 1: "m - 1", 2: "other smaller", 3: "other larger"}
+    stage = proof.each()
+
+    def draw(figure, maximum: int, wrong_token: int):
+        axes = figure.add_axes((0.11, 0.16, 0.86, 0.7))
+        g = wrong_token if maximum < v - 1 or wrong_token in (1, 2) else 1
+        row = lay.pair(torch.tensor([maximum]), torch.tensor([maximum // 2]))
+        f = stage.cells(row, torch.tensor([g])).f.mid[0, 0, : maximum + 1]
+        gain, worst, others = float(f[0]), float(f.amin()), model.sizes["n_ctx"] - 1
+        axes.bar(maximum - torch.arange(maximum + 1), (f / abs(gain)).clamp(-1.6, 1.2), width=0.9,
+                 color=[plots.OV if x >= 0 else plots.NOISE for x in f.tolist()])
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xlim(-1, v)
+        axes.set_ylim(-1.6, 1.2)
+        axes.set_xlabel("token in the first position")
+        axes.set_ylabel(f"its term (copy of the maximum: {'1' if gain > 0 else '-1'})")
+        axes.set_title(f"Maximum {maximum}: its own term is {gain:.3g}, the worst smaller token's {worst:.2g}")
+        alt = (f"Bars of the first position's term for maximum {maximum}, query {maximum // 2}, wrong tokens {wrong[g]}: "
+               f"the maximum adds {gain:.4g}, the worst token {worst:.4g}, {int((f < 0).sum())} of {maximum + 1} tokens take something away.")
+        return f"{int((f < 0).sum())} of {maximum + 1} tokens take something away, {others} of them meet in a sequence", alt
+
+    return explore(draw, {"maximum": maxima[2], "wrong_token": 1},
+                   lambda maximum, wrong_token: (), "Raise the maximum: its own term grows and the losses crowd just below it. Small "
+                   "maxima are where the network, and every proof of it, is weak.", height=3.4, maximum=maxima, wrong_token=wrong)
+
+
+def steps(model: Model) -> pd.DataFrame:
+    """What every step of the exact proof decides, and what it costs."""
+    from .exact import BUCKETS, GROUPS, Steps
+    with cost.count() as counted:
+        circuits = exactly(paths_of(model))
+        rows, last = [("the five tables", None, None, counted.flops)], counted.flops
+        proof = Separable(circuits.centred(), Groups(GROUPS), BUCKETS)
+        names = ("groups, queries in buckets", "single wrong tokens", "single queries")
+        for name, (_, begun, r, _) in zip(names, Steps(proof).taken()):
+            rows.append((name, begun, len(r), counted.flops - last))
+            last = counted.flops
+    whole = mp.prove(model, "exact")
+    rows.append(("single sequences", None, whole.total - whole.correct, whole.flops - last))
+    return pd.DataFrame(rows, columns=["step", "cells", "left open", "operations"]).fillna("")
+
+
+def averages(results: Mapping, ids: Sequence[str]) -> pd.DataFrame:
+    """Mean and spread of bound and operations over all models of a results file."""
+    rows = []
+    for id in ids:
+        at = results["strategies"].index(id)
+        share = [row["correct"][at] / 64**4 for row in results["models"]]
+        flops = [row["flops"][at] for row in results["models"]]
+        rows.append({"proof": id, "certified, mean": digits_lo(100 * mean(share), 2) + "%", "s.d.": f"{100 * stdev(share):.2f}",
+                     "worst model": digits_lo(100 * min(share), 1) + "%", "operations, median": short(median(flops)), "most": short(max(flops))})
+    return pd.DataFrame(rows).set_index("proof")
+
+
+def every_model(results: Mapping) -> plots.Picture:
+    """All models, all of our proofs and the paper's best, bound against length."""
+    with plots.house():
+        figure = plots.new_figure(3.9)
+        axes = figure.add_axes((0.11, 0.15, 0.86, 0.74))
+        plots.flops_axis(axes, 1e6, 3e7)
+        missing_axis(axes, 1e-4)
+        axes.set_ylim(0.4, 1e-4)
+        words = []
+        for id in [id for id in OURS if id in results["strategies"]] + ["cubic"]:
+            at = results["strategies"].index(id)
+            x = [row["flops"][at] for row in results["models"]]
+            y = [max(1 - row["correct"][at] / row["accuracy"]["total"], 1e-5) for row in results["models"]]
+            c = plots.NOISE if id == "cubic" else colour(id)
+            axes.scatter(x, y, s=5, color=c, alpha=0.25, linewidths=0)
+            axes.plot(median(x), median(y), "D", color=c, markersize=8, markeredgecolor="white")
+            axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), (7, 3), textcoords="offset points", fontsize=8.5)
+            words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at {short(median(x))} operations")
+        axes.set_title(f"{len(results['models'])} models: ours begin where the paper's longest ends")
+        return plots.Picture(figure, "Scatter of certified share against length over all Max-of-4 models. " + "; ".join(words) + ".")
+
+
+LARGER = {"max-of-4": "separable", "max-of-5": "separable:groups=12,buckets=12", "max-of-10": "separable:groups=12,buckets=12",
+          "max-of-20": "separable:groups=12,buckets=12", "max-of-4-v128": "separable:groups=24,buckets=16",
+          "max-of-4-v256": "separable:groups=24,buckets=16"}
+
+
+def larger() -> pd.DataFrame:
+    """Longer sequences and larger vocabularies: certified share, accuracy, and the number of inputs."""
+    rows = []
+    for collection, strategy in LARGER.items():
+        results = zoo.results(collection)
+        at, models = results["strategies"].index(strategy), results["models"]
+        sizes = mp.load(models[0]["name"]).sizes
+        total = sizes["d_vocab"] ** sizes["n_ctx"]
+        bound = [row["correct"][at] / total for row in models]
+        truth = [a["correct"] / a["total"] if "correct" in (a := row["accuracy"]) else a["right"] / a["sampled"] for row in models]
+        rows.append({"models": collection, "inputs": f"{sizes['d_vocab']}^{sizes['n_ctx']}", "number": len(models),
+                     "certified, mean": digits_lo(100 * mean(bound), 2) + "%", "accuracy, mean": f"{100 * mean(truth):.2f}%",
+                     "largest gap": f"{100 * max(t - b for t, b in zip(truth, bound)):.2f} points",
+                     "operations, median": short(median(row["flops"][at] for row in models)),
+                     "seconds, median": f"{median(row['seconds'][at] for row in models):.1f}"})
+    return pd.DataFrame(rows).set_index("models")
+
+
+def without_moving_the_mean(model: Model, settings: Sequence[tuple[int, int, bool]] = ((1, 9, False), (6, 8, False), (8, 9, True))) -> pd.DataFrame:
+    """The same proofs with and without moving the direct path's mean into the votes."""
+    from .separable import count
+    circuits, total = exactly(paths_of(model)), model.sizes["d_vocab"] ** model.sizes["n_ctx"]
+    rows = []
+    for groups, buckets, each in settings:
+        found = [count(Separable(c, Groups(groups), buckets), each)[0] for c in (circuits, circuits.centred())]
+        rows.append({"groups": groups, "buckets": buckets, "queries": "each" if each else "grouped",
+                     "as they are": percent_lo(found[0], total), "mean moved": percent_lo(found[1], total)})
+    return pd.DataFrame(rows)
