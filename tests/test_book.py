@@ -73,12 +73,14 @@ def test_one_changed_digit_fails_the_strict_check(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("parameters", [
     {"seed": 17, "K": 4, "rank": 4, "strategy": "EUPU-max-diff-exact--attn-mean-query+diff--attn-err-max-diff-subproduct"},
-    {"seed": 3, "K": 10, "rank": 2, "strategy": "EUPU-mean-query+max-diff--attn-mean-query+diff--attn-err-max-diff"}])
+    {"seed": 3, "K": 10, "rank": 2, "strategy": "EUPU-mean-query+max-diff--attn-mean-query+diff--attn-err-max-diff"},
+    {"seed": 17, "K": 4, "rank": 24, "strategy": "compact-gram"}])
 def test_papermill_runs_the_chapter_for_another_model(tmp_path, parameters, monkeypatch):
     import papermill
     monkeypatch.setenv("MECHPROOF_MODE", "page")
     out = tmp_path / "out.ipynb"
-    papermill.execute_notebook(str(ROOT / "book" / "max_of_k.ipynb"), str(out), parameters=parameters, cwd=str(tmp_path),
+    chapter = "max_of_k" if parameters["strategy"].startswith("EUPU") else "past_the_paper"
+    papermill.execute_notebook(str(ROOT / "book" / f"{chapter}.ipynb"), str(out), parameters=parameters, cwd=str(tmp_path),
                                kernel_name="python3", execution_timeout=300, progress_bar=False)
     text = "".join(str(o) for c in nbformat.read(out, as_version=4).cells if c.cell_type == "code" for o in c.outputs)
     assert f"max-of-{parameters['K']}/{parameters['seed']}" in text and f"'rank': {parameters['rank']}" in text
@@ -90,7 +92,8 @@ def test_the_readme_states_its_size():
     library = [p for p in (ROOT / "mechproof").rglob("*.py")]
     lines = sum(len(p.read_text().splitlines()) for p in library)
     stated = int(re.search(r"library is ([\d ]+) lines", (ROOT / "README.md").read_text().replace("\n", " ")).group(1).replace(" ", ""))
-    assert abs(stated - lines) <= 0.03 * lines and lines <= 4000
+    verifier = sum(len(p.read_text().splitlines()) for p in library if p.parent.name == "verifier")
+    assert abs(stated - lines) <= 0.03 * lines and lines - verifier <= 5500 and verifier <= 1500
 
 
 def test_the_readme_example_prints_what_it_says():
@@ -111,7 +114,7 @@ def test_disabled_controls_are_those_that_change_nothing(path):
     outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
     found = [re.search(r"data-alts>(.*?)</script>", o.get("data", {}).get("text/html", ""), re.S) for o in outputs]
     explorers = [json.loads(m.group(1).replace("<\\/", "</")) for m in found if m]
-    assert len(explorers) >= 6
+    assert len(explorers) >= 3
     for data in explorers:
         assert len(data["settings"]) <= 400
         states = {at: s for at, s in zip(product(*map(range, data["sizes"])), data["settings"])}
@@ -142,6 +145,6 @@ def test_no_function_is_long_or_takes_much():
 def test_doctests():
     import doctest
     import importlib
-    for name in ("", ".bound", ".cost", ".product_bounds", ".rounding", ".zoo", ".max_of_k.train"):
+    for name in ("", ".bound", ".cost", ".product_bounds", ".rounding", ".zoo", ".max_of_k.train", ".max_of_k.terms"):
         result = doctest.testmod(importlib.import_module("mechproof" + name))
         assert result.failed == 0 and result.attempted > 0, name

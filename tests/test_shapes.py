@@ -22,6 +22,8 @@ def test_shapes_hold_while_the_library_works():
     done = under_the_hook("tests/test_product_bounds.py", "tests/test_max_of_k.py",
                           "-m", "not slow and not exhaustive", "-k", "not hundred and not authors and not 102")
     assert done.returncode == 0, done.stdout[-3000:]
+    done = under_the_hook("tests/test_separable.py", "-k", "tier or walks or two_tokens or parameters or edits")
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_the_hook_finds_a_wrong_shape(tmp_path):

@@ -38,8 +38,11 @@ def page(browser):
     page.close()
 
 
-def open_chapter(page) -> None:
-    page.goto((SITE / "book" / "max_of_k.html").as_uri())
+EXPLORERS = {"max_of_k": 6, "past_the_paper": 3}       # chapter: how many at least
+
+
+def open_chapter(page, name: str = "max_of_k") -> None:
+    page.goto((SITE / "book" / f"{name}.html").as_uri())
     page.wait_for_load_state("load")
 
 
@@ -70,10 +73,11 @@ def test_a_menu_disables_the_control_without_effect(page):
     assert explorer.locator("input[type=range]").is_enabled()
 
 
-def test_every_control_moves_its_figure_from_end_to_end(page):
-    open_chapter(page)
+@pytest.mark.parametrize("chapter", EXPLORERS)
+def test_every_control_moves_its_figure_from_end_to_end(page, chapter):
+    open_chapter(page, chapter)
     explorers = page.locator("[data-explorer]:not([data-ask])")
-    assert explorers.count() >= 6
+    assert explorers.count() >= EXPLORERS[chapter]
     for i in range(explorers.count()):
         explorer = explorers.nth(i)
         for control in explorer.locator("[data-control]:enabled").all():
@@ -103,21 +107,23 @@ def test_asking_about_typed_tokens_agrees_with_the_library(page):
     assert ask.locator("[data-answer]").inner_text().startswith("Give 4 whole numbers from 0 to 63")
 
 
-def test_formulas_theorems_and_solutions_render(page):
-    open_chapter(page)
+@pytest.mark.parametrize("chapter, theorems", [("max_of_k", 2), ("past_the_paper", 1)])
+def test_formulas_theorems_and_solutions_render(page, chapter, theorems):
+    open_chapter(page, chapter)
     page.wait_for_selector("mjx-container svg")
-    assert page.locator(".proof.theorem").count() >= 2 and page.locator("mjx-merror").count() == 0
+    assert page.locator(".proof.theorem").count() >= theorems and page.locator("mjx-merror").count() == 0
     solution = page.locator(".solution.dropdown, .solution").first
     assert solution.count() == 1
     assert page.get_by_text("WARNING").count() == 0
 
 
-def test_first_frames_show_without_javascript(browser):
+@pytest.mark.parametrize("chapter", EXPLORERS)
+def test_first_frames_show_without_javascript(browser, chapter):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto((SITE / "book" / "max_of_k.html").as_uri())
+    open_chapter(page, chapter)
     explorers = page.locator("[data-explorer]:not([data-ask])")
-    assert explorers.count() >= 6
+    assert explorers.count() >= EXPLORERS[chapter]
     for i in range(explorers.count()):
         src, alt, headline = state(explorers.nth(i))
         assert src.startswith("data:image/svg+xml,") and alt and headline
@@ -125,6 +131,13 @@ def test_first_frames_show_without_javascript(browser):
 
 
 def test_every_picture_has_alt_text(page):
-    for name in ("index", "max_of_k", "references"):
-        page.goto((SITE / "book" / f"{name}.html").as_uri())
+    for name in ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "references"):
+        open_chapter(page, name)
         assert page.locator("main img:not([alt]), main img[alt='']").count() == 0
+
+
+def test_the_verifier_and_its_vectors_can_be_downloaded(page):
+    open_chapter(page, "certificates")
+    links = [a.get_attribute("href") for a in page.locator("main a.download").all()]
+    assert len(links) >= 2 and all((SITE / "book" / link).resolve().stat().st_size > 1000 for link in links)
+    page.wait_for_selector("table")

@@ -99,6 +99,18 @@ def test_walks_lose_little_and_gain_nothing(monkeypatch, strategy):
     assert listed - content["claim"]["total"] // 100 < counted <= listed
 
 
+def test_walks_of_small_models(monkeypatch):
+    monkeypatch.setattr(separable, "LISTED", 0)
+    certain = 0
+    for seed in range(33):
+        model = small_model(seed, KINDS[seed % len(KINDS)])
+        content, _ = certificate(model, "separable")
+        derived = judge({**claiming(content, correct=0), "flops": 10**9}, model).correct
+        assert derived <= len(right_sequences(model))
+        certain += derived
+    assert certain > 1000
+
+
 @pytest.mark.parametrize("seed", range(33))
 def test_small_models(seed):
     model = small_model(seed, KINDS[seed % len(KINDS)])

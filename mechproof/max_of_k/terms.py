@@ -248,7 +248,7 @@ class Pairs:
         return (B[:, :-1] - B[:, -1:])[self.lay.t]
 
     @cached_property
-    def own_weights(self) -> Float[Ball, "2 pair"]:
+    def own_weights(self) -> Float[Ball, "e pair"]:
         A, t, m = self.circuits.A, self.lay.t, self.lay.m
         at = A.table[t, t] - self.top
         if A.slack is None:
@@ -277,7 +277,7 @@ class Stage:
     direct: Callable[[Tensor, Tensor], Ball]
     own: Callable[[Tensor, Tensor], Ball]
     keys: Callable[[Tensor], Ball]
-    positions: Float[Ball, "2 r p"]
+    positions: Float[Ball, "e r p"]
     votes: Callable[[Tensor, Tensor, bool], Ball]
 
     def cells(self, r: Tensor, g: Tensor, merged: bool = False) -> Cells:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .numbers import HUGE, work
+from .numbers import work
 from .separable import Cells, Layout
 
 UNITS = 32              # units in the least that one copy of the maximum gives
@@ -28,39 +28,38 @@ def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int
     """Sequences not certain: for every row the sum over its cells, at most all that the row has."""
     unit = np.maximum(cells.f[:, :, 0].min(1) / UNITS, 2.0**-40)
     work(2 * cells.f[:, :, 0].size)
-    own = in_units(np.maximum(cells.own, -HUGE), unit, cells.slack)
+    own = in_units(cells.own, unit, cells.slack)
     f = np.broadcast_to(in_units(cells.f, unit[:, None, None], cells.slack), (len(own), cells.n, cells.f.shape[2]))
+    bits = (lay.v**cells.n).bit_length() + 1                                        # no level ever holds more
+    work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))                             # shift, product, sum; with and without
     lost: dict[int, int] = {}
     whole: dict[int, int] = {}
     for i, row in enumerate(cells.r.tolist()):
         k, size = int(m[row]), lay.size[m[row]].tolist()
         whole[row] = (k + 1) ** cells.n - (k**cells.n if cells.need[i] else 0)
-        good = walks(int(own[i]), f[i].tolist(), size, bool(cells.need[i]))
+        good = walks(int(own[i]), f[i].tolist(), size, bool(cells.need[i]), bits)
         lost[row] = min(lost.get(row, 0) + whole[row] - good, whole[row])
     return sum(some * int(copies[row]) for row, some in lost.items())
 
 
-def walks(own: int, f: list[list[int]], size: list[int], need: bool) -> int:
+def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) -> int:
     """Choices of tokens for the other positions that end at 0 or above, of those that hold the maximum if they need to."""
-    fields = 2 * REACH                                                              # levels 1 - REACH .. REACH
-    bits = (sum(size) ** len(f)).bit_length() + 1
-    words, top, ones = -(-bits // 64), bits * (fields - 1), (1 << bits) - 1
-    if own <= -REACH:
+    top, end, ones = bits * 2 * REACH, bits * (2 * REACH + 1), (1 << bits) - 1      # levels -REACH .. REACH
+    if own < -REACH:
         return 0
 
     def moved(state: int, k: int) -> int:
         return state << bits * k if k >= 0 else state >> -bits * k
 
     def capped(state: int) -> int:
-        over = state >> bits * fields                   # its digits to the base 2^bits, added up, are its rest by 2^bits - 1
-        return state if not over else (state & ((1 << bits * fields) - 1)) + (over % ones << top)
+        over = state >> end                             # its digits to the base 2^bits, added up, are its rest by 2^bits - 1
+        return state if not over else (state & ((1 << end) - 1)) + (over % ones << top)
 
-    without, holding = 1 << bits * (min(own, REACH) + REACH - 1), 0
+    without, holding = 1 << bits * (min(own, REACH) + REACH), 0
     for steps in f:
         held = moved(without + holding, steps[0])
         held += sum(s * moved(holding, k) for s, k in zip(size[1:], steps[1:]) if s)
         without = capped(sum(s * moved(without, k) for s, k in zip(size[1:], steps[1:]) if s))
         holding = capped(held)
-        work(words * fields * (4 * len(size) + 8))
     ends = holding if need else holding + without
-    return (ends >> bits * (REACH - 1)) % ones
+    return (ends >> bits * REACH) % ones

@@ -376,19 +376,18 @@ class Marks:
 
 
 def listed(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int:
-    """Sequences in the combinations left open, each once a row."""
+    """Sequences in the combinations left open, each once a row; there are at most LISTED, so that int64 holds them."""
     n, b, lost = cells.n, len(lay.edges), 0
     step = max(1, BLOCK // (n * b))
-    size = lay.size.astype(object if lay.v ** (n + 1) >= 2**62 else np.int64)
     for rows, at, place in by_rows(cells.r, b**n):
         marks = Marks(len(rows) * b**n)
         for k in range(0, len(at), step):
             for cell, code, _ in cells.take(at[k : k + step]).survivors():
                 code = marks.new(place[k : k + step][cell] * b**n + code)
                 row = rows[code // b**n]
-                mass = copies[row].astype(size.dtype)
+                mass = copies[row]
                 for p in range(n):
-                    mass = mass * size[m[row], code // b**p % b]
+                    mass = mass * lay.size[m[row], code // b**p % b]
                 work((4 * n + 3) * len(code))
                 lost += int(mass.sum())
     return lost
