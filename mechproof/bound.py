@@ -89,6 +89,10 @@ class Bound:
     undecided: int = 0
     case: Callable[[Sequence[int]], Case] | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self):
+        if not 0 <= self.correct <= self.total:                     # an overflow, say; no proof ever says this
+            raise ArithmeticError(f"{self.strategy} counts {self.correct} of {self.total} inputs of {self.model}: a fault of the library")
+
     @property
     def accuracy_lower_bound(self) -> float:
         """The largest float that is at most correct / total."""

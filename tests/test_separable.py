@@ -58,16 +58,24 @@ def test_walks_are_counted_exactly():
 
 
 def test_units_lie_strictly_below():
-    """unit u < f - slack, in exact arithmetic, for any sizes."""
+    """unit times a walk's level < the real sum, in exact arithmetic, for terms of any size and many next to nothing."""
     from fractions import Fraction
     g = torch.Generator().manual_seed(0)
     for scale in (1e-6, 1.0, 1e6):
         f = torch.randn(40, 3, 5, generator=g, dtype=torch.float64) * scale
-        cells = Cells(Ball(f[:, 0, 0]), Ball(f), torch.zeros(40, dtype=torch.bool), 3)
-        _, u = levels.in_units(cells)
-        unit = (f[:, :, 0].amin(1) / levels.UNITS).clamp_min(2.0**-40)
-        for c, p, b in itertools.product(range(40), range(3), range(5)):
-            assert Fraction(int(u[c, p, b])) * Fraction(float(unit[c])) < Fraction(float(f[c, p, b])) or u[c, p, b] == -2 * levels.REACH - 1
+        f[:, :, 2:] *= 1e-3
+        f[:, :, 0] = f[:, :, 0].abs() + scale
+        cells = Cells(Ball(f[:, 0, 1]), Ball(f), torch.zeros(40, dtype=torch.bool), 3)
+        own, u = levels.in_units(cells)
+        units = [Fraction(x) for x in (f[:, :, 0].amin(1) / levels.UNITS).clamp_min(2.0**-40).tolist()]
+        low, top, within = -2 * levels.REACH - 1, 2 * levels.REACH - 1, 0
+        for c, chosen in itertools.product(range(40), itertools.product(range(5), repeat=3)):
+            steps = [int(own[c]), *(int(u[c, p, b]) for p, b in enumerate(chosen))]
+            if low < min(steps) and max(steps) < top:
+                real = Fraction(float(f[c, 0, 1])) + sum(Fraction(float(f[c, p, b])) for p, b in enumerate(chosen))
+                assert sum(steps) * units[c] < real < (sum(steps) + 5) * units[c]
+                within += 1
+        assert within > 1000
 
 
 @pytest.mark.slow
@@ -184,6 +192,14 @@ def test_long_sequences_are_counted_in_exact_integers():
     bound = mp.prove(mp.load("max-of-20/0"), "separable-grouped")
     assert bound.total == 64**20 and 0.998 < bound.accuracy_lower_bound < 0.9994
     assert bound.covers([5] * 19 + [60]) in (True, False) and bound.why([3] * 10 + [63] * 10).covered
+
+
+def test_counts_beyond_64_bits_do_not_wrap():
+    """128^10 inputs in few buckets: their products exceed an int64."""
+    bound = mp.prove(mp.load("max-of-10-v128/0"), "separable:buckets=3,query=grouped")
+    assert 0 < bound.correct < bound.total == 128**10
+    with pytest.raises(ArithmeticError, match="counts 5 of 4 inputs"):
+        mp.bound.Bound("m", "s", correct=5, total=4, flops=0)
 
 
 def test_exact_says_where_it_stops():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import copy
+import itertools
 import json
 import random
 import subprocess
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 import mechproof as mp
 from mechproof import zoo
 from mechproof.certificate import certificate
-from mechproof.verifier import numbers, separable, verify, verify_tensors
+from mechproof.verifier import levels, numbers, separable, verify, verify_tensors
 from mechproof.verifier.numbers import Mat, Real
 
 SHIPPED = ("exact", "brute_force", "cubic", "separable", "separable-grouped", "separable-small", "compact-gram", "compact-spectral",
@@ -87,7 +88,7 @@ def test_long_sequences(name):
     assert judge(claiming(content, correct=verdict.correct + 1), model).code == 1
 
 
-@pytest.mark.parametrize("strategy", ["separable", "separable-small", "compact-gram"])
+@pytest.mark.parametrize("strategy", ["separable", "separable:groups=1", "separable:groups=1,query=grouped,buckets=5", "compact-gram"])
 def test_walks_lose_little_and_gain_nothing(monkeypatch, strategy):
     """The same combinations counted by levels and listed one by one."""
     model = mp.load("max-of-4/0")
@@ -97,6 +98,18 @@ def test_walks_lose_little_and_gain_nothing(monkeypatch, strategy):
     monkeypatch.setattr(separable, "LISTED", 0)
     counted = judge(claiming(content, correct=0), model).correct
     assert listed - content["claim"]["total"] // 100 < counted <= listed
+
+
+def test_walks_are_those_that_end_at_zero_or_above():
+    rng = random.Random(0)
+    for _ in range(200):
+        own, need, size = rng.randint(-6, 6), rng.random() < 0.5, [1, rng.randint(0, 3), rng.randint(1, 4)]
+        f = [[rng.randint(-5, 5) for _ in size] for _ in range(3)]
+        sums = [(choice, own + sum(f[p][c] for p, c in enumerate(choice))) for choice in itertools.product(range(3), repeat=3)]
+        good = sum(size[a] * size[b] * size[c] for (a, b, c), total in sums if total >= 0 and (not need or 0 in (a, b, c)))
+        assert levels.walks(own, f, size, need, 40) == good
+    high = levels.REACH + 5
+    assert levels.walks(high, [[high, high], [-high, -high]], [1, 3], False, 40) == 0 < levels.walks(0, [[high, high]], [1, 3], False, 40)
 
 
 def test_walks_of_small_models(monkeypatch):
@@ -225,9 +238,11 @@ def test_float64_numbers_hold_what_they_say():
     rng = np.random.default_rng(0)
     for scale in (1e-200, 1.0, 1e9):
         x, y = (rng.standard_normal((5, 7)) * scale for _ in range(2))
-        result = (Real(x) + Real(y)) * (Real(x) - Real(y)) * Real(y)
+        p, q = Real(x), Real(y)
         a, b = (np.vectorize(Fraction, otypes=[object])(z) for z in (x, y))
-        assert all(abs(Fraction(got) - want) <= Fraction(result.rad) for got, want in zip(result.mid.flat, ((a + b) * (a - b) * b).flat))
+        for got, want in ((p + q, a + b), (p - q, a - b), (p * q, a * b), ((p + q) * (p - q) * q, (a + b) * (a - b) * b),
+                          (p * q + p - q, a * b + a - b)):
+            assert all(abs(Fraction(g) - w) <= Fraction(got.rad) for g, w in zip(got.mid.flat, want.flat))
         total = Real(x).sum(1)
         assert all(abs(Fraction(got) - sum(row)) <= Fraction(total.rad) for got, row in zip(total.mid, a))
         assert total.rad < 1e-12 * scale + 1e-300

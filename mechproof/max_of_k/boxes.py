@@ -46,7 +46,7 @@ class Cells:
         low = self.f.mid.amin(2)
         least = self.own.mid + low.sum(1) * (self.positions // self.f.shape[1])
         with_maximum = least + (self.f.mid[:, :, 0] - low).amin(1)
-        return ~(torch.where(self.need, with_maximum, least) > 2 * self.slack)
+        return ~(torch.where(self.need, with_maximum, least) > 2 * self.slack)          # up to own + 3 f in between: twice the slack
 
     def __getitem__(self, index: Tensor) -> Cells:
         return Cells(self.own[index], self.f[index], self.need[index], self.positions)

@@ -29,14 +29,18 @@ OURS = {"separable-small": "few buckets", "separable-grouped": "queries in bucke
 COLOURS = {"separable": plots.OV, "exact": plots.TRUTH, "monte_carlo": plots.EU, "compact": plots.QK}
 
 
+def is_short(model: Model) -> bool:
+    """Whether sequences are short enough to be listed; for longer ones every proof takes a second or more, and fewer are drawn."""
+    return model.sizes["d_vocab"] ** model.sizes["n_ctx"] <= 2**32
+
+
 class Proofs:
     """Our proofs of one model, each made once."""
 
     def __init__(self, model: Model):
         self.model, self.papers = model, Survey(model)
         listed = {s.id: s for s in mp.strategies(model)}
-        enumerable = model.sizes["d_vocab"] ** model.sizes["n_ctx"] <= 2**31
-        self.ids = [id for id in OURS if id in listed and (id != "exact" or enumerable)]
+        self.ids = [id for id in OURS if id in listed and (is_short(model) or id.startswith(("separable", "monte")))]
         self.ranked = {id for id in self.ids if "qk_rank" in listed[id].parameters and id.startswith("compact")}
         self.bound = lru_cache(maxsize=None)(lambda id, rank=None: mp.prove(model, id, rank if id in self.ranked else None))
 
@@ -93,7 +97,8 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
                f"The truth is {100 * (1 - truth):.3f} percent.")
         return repr(bound), alt
 
-    ranks = proofs.ranks(next(iter(sorted(proofs.ranked))))
+    ranks = proofs.ranks(next(iter(sorted(proofs.ranked)))) if proofs.ranked else [rank]
+    strategy = strategy if strategy in proofs.ids else "separable"
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if proofs.ranks(strategy) else ("rank",),
                    "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes exact. Then choose a compact "
@@ -103,7 +108,8 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
 
 def resolution(model: Model) -> Explorer:
     """The separable proof by groups of wrong tokens, buckets of keys, and how queries are taken."""
-    groups, buckets, queries = (1, 2, 4, 6, 8, 12), (3, 4, 5, 6, 8, 12), ("grouped", "each")
+    groups, buckets = ((1, 2, 4, 6, 8, 12), (3, 4, 5, 6, 8, 12)) if is_short(model) else ((2, 6, 12), (4, 6, 8))
+    queries = ("grouped", "each")
     bounds = {(g, b, q): mp.prove(model, f"separable:groups={g},buckets={b},query={q}") for g in groups for b in buckets for q in queries}
     truth = 1 - Survey(model).truth
 
@@ -160,8 +166,10 @@ def terms_of(model: Model) -> Explorer:
 
 
 def steps(model: Model) -> pd.DataFrame:
-    """What every step of the exact proof decides, and what it costs."""
+    """What every step of the exact proof decides, and what it costs; nothing for sequences that are too long for it."""
     from .exact import BUCKETS, GROUPS, Steps
+    if not is_short(model):
+        return pd.DataFrame({"step": ["(only for K up to 5)"]})
     with cost.count() as counted:
         circuits = exactly(paths_of(model))
         rows, last = [("the five tables", None, None, counted.flops)], counted.flops

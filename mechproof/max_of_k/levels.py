@@ -26,10 +26,15 @@ LEVELS = 2 * REACH      # from -REACH to REACH - 1
 def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
     """own and f rounded down to units, between -2 REACH and 2 REACH.
 
-    unit > 0 is any number; whatever is at least the slack below a term is strictly below the real one.
+    unit > 0 is any number; whatever is at least the slack below a term is strictly below the real one.  Most tokens add
+    next to nothing, and rounded down each would cost a whole unit: so the least of a position's small terms goes from all
+    of its terms into own, and the small ones round to 0.
     """
     f, own = (x.mid.nan_to_num(HOPELESS, torch.inf, HOPELESS) for x in (cells.f, cells.own))
     unit = (f[:, :, 0].amin(1) / UNITS).clamp_min(2.0**-40)
+    small = torch.where(f.abs() < unit[:, None, None], f, 0.0).amin(2)
+    own, f = own + small.sum(1) * (cells.positions // f.shape[1]), f - small[..., None]
+
     def units(x: Tensor, unit: Tensor) -> Tensor:
         lower = ((x - cells.slack) / unit).nan_to_num(HOPELESS, 2.0**40, HOPELESS)
         return (lower.clamp(-2.0 * REACH, 2.0 * REACH) - 2.0**-20).floor().long()          # the quotient is off by less

@@ -28,8 +28,11 @@ def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int
     """Sequences not certain: for every row the sum over its cells, at most all that the row has."""
     unit = np.maximum(cells.f[:, :, 0].min(1) / UNITS, 2.0**-40)
     work(2 * cells.f[:, :, 0].size)
-    own = in_units(cells.own, unit, cells.slack)
-    f = np.broadcast_to(in_units(cells.f, unit[:, None, None], cells.slack), (len(own), cells.n, cells.f.shape[2]))
+    small = np.where(np.abs(cells.f) < unit[:, None, None], cells.f, 0.0).min(2)      # the least small term of a position goes
+    work(4 * cells.f.size)                                                          # into own, so that small ones round to 0
+    own = in_units(cells.own + small.sum(1) * (cells.n // small.shape[1]), unit, cells.slack)
+    f = in_units(cells.f - small[..., None], unit[:, None, None], cells.slack)
+    f = np.broadcast_to(f, (len(own), cells.n, f.shape[2]))
     bits = (lay.v**cells.n).bit_length() + 1                                        # no level ever holds more
     work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))                             # shift, product, sum; with and without
     lost: dict[int, int] = {}
