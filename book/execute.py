@@ -16,7 +16,7 @@ BOOK = Path(__file__).parent
 def execute(path: Path) -> None:
     """Run every cell; write the notebook back only if all succeeded."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False,
+    NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False, coalesce_streams=True,
                    resources={"metadata": {"path": str(BOOK)}}).execute()
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
