@@ -217,7 +217,7 @@ def every_model(results: Mapping) -> plots.Picture:
             medians[id] = 1 - median(y)
             words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at {short(median(x))} operations")
         worst, cubic = min(share for id, share in medians.items() if id != "cubic"), medians["cubic"]
-        axes.set_title(f"{len(results['models'])} models: our medians from {digits_lo(100 * worst, 1)}%, the paper's best {digits_lo(100 * cubic, 1)}%")
+        axes.set_title(f"{len(results['models'])} models: ours from {digits_lo(100 * worst, 1)}%, the paper's best {digits_lo(100 * cubic, 1)}%")
         return plots.Picture(figure, "Scatter of certified share against length over all Max-of-4 models. " + "; ".join(words) + ".")
 
 
