@@ -214,3 +214,27 @@ def test_parameters_have_names_and_ranges():
     for wrong, says in (("query=each_one", "grouped or each"), ("groups=0", "from 1 to 64"), ("size=3", "it takes: groups")):
         with pytest.raises(mp.InputError, match=says):
             mp.prove(model, f"separable:{wrong}")
+
+
+WITHIN = {"max-of-20": (0.001, 15), "max-of-10": (0.012, 20), "max-of-5": (0.012, 20)}
+
+
+@pytest.mark.parametrize("collection", WITHIN)
+def test_longer_sequences_are_certified_near_the_truth(collection):
+    """How many of 25 models are within so much of their accuracy, which is sampled above K = 5; none is above its interval."""
+    results, (near, count) = zoo.results(collection), WITHIN[collection]
+    at, found = results["strategies"].index("separable:groups=12,buckets=12"), 0
+    total = 64 ** mp.load(f"{collection}/0").sizes["n_ctx"]
+    for row in results["models"]:
+        a, share = row["accuracy"], row["correct"][at] / total
+        assert share <= (a["correct"] / a["total"] if "correct" in a else a["hi"])
+        found += (a["correct"] / a["total"] if "correct" in a else a["right"] / a["sampled"]) - share <= near
+    assert found >= count and len(results["models"]) == 25
+
+
+@pytest.mark.parametrize("collection, bound", [("max-of-4-v128", 0.975), ("max-of-4-v256", 0.90)])
+def test_larger_vocabularies(collection, bound):
+    results = zoo.results(collection)
+    at = results["strategies"].index("separable:groups=24,buckets=16")
+    assert mean(row["correct"][at] / row["accuracy"]["total"] for row in results["models"]) >= bound
+    assert all(row["correct"][at] <= row["accuracy"]["correct"] for row in results["models"])
