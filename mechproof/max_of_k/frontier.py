@@ -138,15 +138,14 @@ def terms_of(model: Model) -> Explorer:
     """What each token adds to the sum, for the hardest kinds of wrong token."""
     proof = Separable(exactly(paths_of(model)).centred(), Groups(4), model.sizes["d_vocab"])
     v, lay = model.sizes["d_vocab"], proof.lay
-    maxima = sorted({round(v * share) for share in (0.2, 0.35, 0.5, 0.65, 0.8)} | {v - 1})
+    maxima = [round(v * share) for share in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)]             # with wrong tokens of every kind
     wrong = {0: "m + 1", 1: "m - 1", 2: "other smaller", 3: "other larger"}
     stage = proof.each()
 
     def draw(figure, maximum: int, wrong_token: int):
         axes = figure.add_axes((0.11, 0.16, 0.86, 0.7))
-        g = wrong_token if maximum < v - 1 or wrong_token in (1, 2) else 1
         row = lay.pair(torch.tensor([maximum]), torch.tensor([maximum // 2]))
-        f = stage.cells(row, torch.tensor([g])).f.mid[0, 0, : maximum + 1]
+        f = stage.cells(row, torch.tensor([wrong_token])).f.mid[0, 0, : maximum + 1]
         gain, worst, others = float(f[0]), float(f.amin()), model.sizes["n_ctx"] - 1
         axes.bar(maximum - torch.arange(maximum + 1), (f / abs(gain)).clamp(-1.6, 1.2), width=0.9,
                  color=[plots.OV if x >= 0 else plots.NOISE for x in f.tolist()])
@@ -156,7 +155,7 @@ def terms_of(model: Model) -> Explorer:
         axes.set_xlabel("token in the first position")
         axes.set_ylabel(f"its term (copy of the maximum: {'1' if gain > 0 else '-1'})")
         axes.set_title(f"Maximum {maximum}: its own term is {gain:.3g}, the worst smaller token's {worst:.2g}")
-        alt = (f"Bars of the first position's term for maximum {maximum}, query {maximum // 2}, wrong tokens {wrong[g]}: "
+        alt = (f"Bars of the first position's term for maximum {maximum}, query {maximum // 2}, wrong tokens {wrong[wrong_token]}: "
                f"the maximum adds {gain:.4g}, the worst token {worst:.4g}, {int((f < 0).sum())} of {maximum + 1} tokens take something away.")
         return f"{int((f < 0).sum())} of {maximum + 1} tokens take something away, {others} of them meet in a sequence", alt
 
