@@ -74,7 +74,7 @@ def test_one_changed_digit_fails_the_strict_check(tmp_path, kind):
 @pytest.mark.parametrize("parameters", [
     {"seed": 17, "K": 4, "rank": 4, "strategy": "EUPU-max-diff-exact--attn-mean-query+diff--attn-err-max-diff-subproduct"},
     {"seed": 3, "K": 10, "rank": 2, "strategy": "EUPU-mean-query+max-diff--attn-mean-query+diff--attn-err-max-diff"},
-    {"seed": 17, "K": 4, "rank": 24, "strategy": "compact-gram"}])
+    {"seed": 17, "K": 4, "rank": 24, "strategy": "compact-gram"}, {"seed": 3, "K": 10, "rank": 8, "strategy": "separable-grouped"}])
 def test_papermill_runs_the_chapter_for_another_model(tmp_path, parameters, monkeypatch):
     import papermill
     monkeypatch.setenv("MECHPROOF_MODE", "page")
