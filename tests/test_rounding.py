@@ -121,3 +121,33 @@ def test_underflow_stays_inside():
 def test_empty_products_are_zero():
     nothing = Ball(torch.zeros(3, 0, dtype=torch.float64))
     assert (nothing @ nothing.T).mid.abs().max() == 0
+
+
+def test_the_slack_of_cells_covers_every_sum():
+    """own and one term a position, added in any order in float64, against the exact sum: cancelling, huge and tiny."""
+    from fractions import Fraction
+
+    from mechproof.max_of_k.boxes import Cells
+    g = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for case in range(300):
+        n = 1 + case % 7
+        own, f = (torch.randn(shape, generator=g, dtype=torch.float64) * 10.0 ** (case % 9 - 4) for shape in ((1,), (1, n, 1)))
+        f[0, 0, 0] = -own[0] - f[0, 1:, 0].sum()                                            # the sum all but vanishes
+        cells = Cells(Ball(own), Ball(f), torch.zeros(1, dtype=torch.bool), n)
+        numbers = [own[0].item(), *f[0, :, 0].tolist()]
+        real, order = sum(map(Fraction, numbers)), torch.randperm(n + 1, generator=g).tolist()
+        total = 0.0
+        for i in order:
+            total += numbers[i]
+        worst = max(worst, float(abs(Fraction(total) - real) / Fraction(float(cells.slack))))
+    assert 1e-3 < worst <= 1
+
+
+def test_square_roots_round_up():
+    from fractions import Fraction
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(2000, generator=g, dtype=torch.float64) * 10.0 ** torch.randint(-200, 200, (2000,), generator=g).double()
+    roots = Ball(x, torch.zeros((), dtype=torch.float64)).sqrt_upper().mid
+    assert all(Fraction(r) ** 2 >= Fraction(v) for r, v in zip(roots.tolist(), x.tolist()))
+    assert Ball(torch.tensor([-1e-20, 4.0])).sqrt_upper().mid[1] < 2.00001
