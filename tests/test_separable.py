@@ -9,13 +9,14 @@ from statistics import mean
 import pytest
 import torch
 from conftest import KINDS, from_tables, right_sequences, small_model
-from test_soundness import any_setting
+from test_soundness import any_setting, wrong_or_close
 
 import mechproof as mp
 from mechproof import zoo
 from mechproof.max_of_k import brute_force, edits, exact, levels, monte_carlo, separable, terms, tiers
 from mechproof.max_of_k.boxes import Cells
 from mechproof.max_of_k.paths import Paths, paths_of
+from mechproof.max_of_k.truth import Truth
 from mechproof.rounding import Ball
 
 OURS = ("separable", "separable-grouped", "separable-small", "compact-gram", "compact-spectral", "compact-frobenius", "monte_carlo", "exact")
@@ -238,3 +239,22 @@ def test_larger_vocabularies(collection, bound):
     at = results["strategies"].index("separable:groups=24,buckets=16")
     assert mean(row["correct"][at] / row["accuracy"]["total"] for row in results["models"]) >= bound
     assert all(row["correct"][at] <= row["accuracy"]["correct"] for row in results["models"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["max-of-4/7", "max-of-5/0", "max-of-10/0", "max-of-20/0", "max-of-10-v128/0", "max-of-4-v256/0"])
+def test_covered_sequences_are_right(name):
+    """Random and hard sequences at full size: none covered is wrong, and the covered share is the certified one, or, where
+    losses of groups are added up, at least that."""
+    model, g, n = mp.load(name), torch.Generator().manual_seed(0), 600
+    v, n_ctx = model.sizes["d_vocab"], model.sizes["n_ctx"]
+    near = torch.randint(v, (n, 1), generator=g) - torch.randint(0, 3, (n, n_ctx), generator=g)
+    weights, truth = {k: t.double() for k, t in model.tensors.items()}, Truth(model)
+    bound = mp.prove(model, "separable-grouped")
+    for batch, uniform in ((torch.randint(v, (n, n_ctx), generator=g), True), (near.clamp_min(0), False)):
+        covered = torch.tensor([bound.covers(t) for t in batch.tolist()])
+        assert all(truth.right(t) for t in wrong_or_close(weights, batch[covered]))
+        if uniform:
+            p = bound.accuracy_lower_bound
+            spread = 4 * (p * (1 - p) / n) ** 0.5 + 1 / n
+            assert covered.double().mean() >= p - spread and (v**n_ctx > separable.LISTED or covered.double().mean() <= p + spread)
