@@ -58,7 +58,7 @@ def refine(proof: Separable, each: bool) -> tuple[Stage, Tensor, Cells]:
 
 @dataclass(frozen=True, eq=False)
 class Open:
-    """Combinations left open: row [n], choices [n, p], the sum [n], and `first` [n], one of each combination."""
+    """Combinations left open: row [n], choices [n, p], the sum [n], and a code [n] below `size`, the same for the same combination."""
 
     row: Int[Tensor, " n"]
     choices: Int[Tensor, "n p"]

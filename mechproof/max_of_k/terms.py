@@ -82,24 +82,22 @@ def edges(d_vocab: int, n: int) -> list[int]:
     return [start for start in starts if start < d_vocab]
 
 
-@dataclass(frozen=True, eq=False)
 class Layout:
-    """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t."""
+    """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t.
 
-    d_vocab: int
-    edges: list[int]
+    m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket;
+    window [pair, b], the last token of a bucket.
+    """
 
-    def __post_init__(self):
-        v, at = self.d_vocab, torch.tensor(self.edges)
-        m = torch.arange(v)
-        put = lambda name, value: object.__setattr__(self, name, value)
-        put("m", m.repeat_interleave(m + 1))
-        put("t", self.m - torch.cat([torch.arange(k + 1) for k in range(v)]))
-        put("bucket", torch.searchsorted(at, self.m - self.t, right=True) - 1)
-        put("segment", self.m * len(at) + self.bucket)
-        ends = torch.cat([at[1:], torch.tensor([v])])
-        put("size", (torch.minimum(ends, m[:, None] + 1) - at).clamp_min(0))           # [m, b] tokens in a bucket
-        put("window", self.m[:, None] - at)                                             # [pair, b] last token of a bucket
+    def __init__(self, d_vocab: int, edges: list[int]):
+        self.d_vocab, self.edges = d_vocab, edges
+        at, m = torch.tensor(edges), torch.arange(d_vocab)
+        self.m = m.repeat_interleave(m + 1)
+        self.t = self.m - torch.cat([torch.arange(k + 1) for k in range(d_vocab)])
+        self.segment = self.m * len(at) + torch.searchsorted(at, self.m - self.t, right=True) - 1
+        ends = torch.cat([at[1:], torch.tensor([d_vocab])])
+        self.size = (torch.minimum(ends, m[:, None] + 1) - at).clamp_min(0)
+        self.window = self.m[:, None] - at
 
     def pair(self, m: Tensor, t: Tensor) -> Tensor:
         return m * (m + 1) // 2 + m - t
@@ -191,7 +189,7 @@ def windows(x: Float[Tensor, "q k"], lay: Layout, better: Callable) -> Float[Ten
     return torch.stack(out, 1)
 
 
-def weighted(h: Ball, weights: Float[Ball, 2 *w]) -> Ball:
+def weighted(h: Ball, weights: Float[Ball, "e *w"]) -> Ball:
     """At least h w for every w between two weights (smallest, largest), or for the one weight there is."""
     if len(weights.mid) == 1:
         return h * weights[0]
@@ -199,14 +197,14 @@ def weighted(h: Ball, weights: Float[Ball, 2 *w]) -> Ball:
     return h * weights.pick(lambda w: torch.stack([x.expand(h.shape) for x in w.unbind(0)]).gather(0, end)[0])
 
 
-def exponential(*ends: Ball) -> Float[Ball, e *w]:
+def exponential(*ends: Ball) -> Float[Ball, "e *w"]:
     """Weights from log-weights, one or both ends, cut off above e^LIMIT (`hopeless`) and below e^-FLOOR: no infinities, no
     zeros.  The radius allows for the latter."""
     w = cat([end[None] for end in ends], 0).pick(lambda x: x.clamp(-FLOOR, LIMIT)).exp()
     return Ball(w.mid, _up(w.rad + exp(1 - FLOOR)), w.mag)
 
 
-def hopeless(weights: Float[Ball, e *w]) -> Bool[Tensor, "*w"]:
+def hopeless(weights: Float[Ball, "e *w"]) -> Bool[Tensor, "*w"]:
     """Where a weight may be larger than what was computed."""
     return weights.mid[-1] > exp(LIMIT - 1)
 
