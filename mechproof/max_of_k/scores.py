@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from ..rounding import Ball, cat
 from .paths import Paths
 
 Sizes = dict[str, int]
+Hints = dict[int, tuple[Ball, Ball]]                # directions a, b of the factors of a chain that are peeled
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,33 @@ def peel_two(paths: Paths, hints: dict[str, Ball]) -> tuple[Ball, Ball, Factors]
     return Xa @ (double - b.T @ a), Yb, [X, Y.T]
 
 
+def telescope(chain: Factors, hints: Hints) -> tuple[Ball, Ball, Factors]:
+    """left right^T + the product of the rests = the product of the chain, for any hints {factor: (a, b)}.
+
+    In the first half F = (F a) b^T + F', in the second F = b (F^T a)^T + F'.  Complexity: O(r times the factors' sizes).
+    """
+    terms, rest = [], []
+    for i, factor in enumerate(chain):
+        if i not in hints:
+            rest.append(factor)
+            continue
+        a, b = hints[i]
+        first_half = 2 * i < len(chain)
+        along, left_over = peel(factor if first_half else factor.T, a, b)
+        left, right = (along, b) if first_half else (b, along)
+        terms.append((reduce(lambda x, M: M @ x, reversed(rest), left), reduce(lambda x, M: M.T @ x, chain[i + 1 :], right)))
+        rest.append(left_over if first_half else left_over.T)
+    left, right = (cat([term[side] for term in terms], 1) for side in (0, 1))
+    return left, right, rest
+
+
 def peel_four(paths: Paths, hints: dict[str, Ball]) -> tuple[Ball, Ball, Factors]:
-    """The telescope: each factor's part times the parts not yet split; what is left is the product of four rests.
+    """Each factor's part times the parts not yet split; what is left is the product of four rests.
 
     Complexity: O(r (v d + d^2)).
     """
-    W_Q, W_K = paths.scaled_W_Q, paths.weight("W_K")
-    along_q, Eq = peel(paths.EPq, hints["a_EPq"], hints["b_EPq"])
-    along_Q, WQ = peel(W_Q, hints["a_W_Q"], hints["b_W_Q"])
-    along_K, WK = peel(W_K, hints["a_W_K"], hints["b_W_K"])
-    along_k, Ek = peel(paths.EPk, hints["a_EPk"], hints["b_EPk"])
-    terms = [(along_q, paths.EPk @ (W_K @ (W_Q.T @ hints["b_EPq"]))),
-             (Eq @ along_Q, paths.EPk @ (W_K @ hints["b_W_Q"])),
-             (Eq @ (WQ @ hints["b_W_K"]), paths.EPk @ along_K),
-             (Eq @ (WQ @ (WK.T @ hints["b_EPk"])), along_k)]
-    left, right = (cat([term[side] for term in terms], 1) for side in (0, 1))
-    return left, right, [Eq, WQ, WK.T, Ek.T]
+    chain = [paths.EPq, paths.scaled_W_Q, paths.weight("W_K").T, paths.EPk.T]
+    return telescope(chain, {i: (hints[f"a_{name}"], hints[f"b_{name}"]) for i, name in enumerate(("EPq", "W_Q", "W_K", "EPk"))})
 
 
 def two_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:

@@ -24,12 +24,10 @@ from torch import Tensor
 
 from ..family import Advice, Parameters, Spec
 from ..product_bounds import Factors, RowBound, frobenius, gram, norms, operator_norm
-from ..rounding import Ball, cat
+from ..rounding import Ball
 from .paths import Paths, Stripped
-from .scores import columns
+from .scores import Hints, columns, telescope
 from .terms import Circuits, Known
-
-Hints = dict[int, tuple[Ball, Ball]]
 
 
 def chains(paths: Paths) -> dict[str, list[Ball]]:
@@ -37,26 +35,6 @@ def chains(paths: Paths) -> dict[str, list[Ball]]:
     w = paths.weight
     return {"qk": [paths.EPq, paths.scaled_W_Q, w("W_K").T, paths.EPk.T], "eu": [paths.EPq, w("W_U")],
             "ov": [w("W_E"), w("W_V"), w("W_O"), w("W_U")]}
-
-
-def telescope(chain: Factors, hints: Hints) -> tuple[Ball, Ball, Factors]:
-    """left right^T + the product of the rests = the product of the chain, for any hints {factor: (a, b)}.
-
-    In the first half F = (F a) b^T + F', in the second F = b (F^T a)^T + F'.  Complexity: O(r times the factors' sizes).
-    """
-    terms, rest = [], []
-    for i, factor in enumerate(chain):
-        if i not in hints:
-            rest.append(factor)
-            continue
-        a, b = hints[i]
-        first_half = 2 * i < len(chain)
-        along = (factor if first_half else factor.T) @ a
-        left, right = (along, b) if first_half else (b, along)
-        terms.append((reduce(lambda x, M: M @ x, reversed(rest), left), reduce(lambda x, M: M.T @ x, chain[i + 1 :], right)))
-        rest.append(factor - (along @ b.T if first_half else b @ along.T))
-    left, right = (cat([term[side] for term in terms], 1) for side in (0, 1))
-    return left, right, rest
 
 
 @dataclass(frozen=True)
