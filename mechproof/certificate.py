@@ -20,6 +20,7 @@ from torch import Tensor
 from . import proving
 from .bound import Bound
 from .family import InputError, Model, parse_id
+from .zoo import whole
 
 FORMAT = "mechproof-certificate/1"
 COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo")
@@ -50,12 +51,6 @@ def certificate(model: Model, strategy: str, rank: int | None = None) -> tuple[d
 def certify(model: Model, strategy: str, path: Path, rank: int | None = None) -> Bound:
     """Write a certificate, whole or not at all.  Errors: InputError, also where the path cannot be written."""
     content, bound = certificate(model, strategy, rank)
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as part:
         part.write_text(json.dumps(content), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"output {str(path)!r} cannot be written ({error.strerror}); choose another path") from None
-    finally:
-        part.unlink(missing_ok=True)
     return bound

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
@@ -126,17 +127,25 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
     return Model(name, family, own, metadata or {})
 
 
-def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole or not at all.  Errors: InputError where the folder cannot be written."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write so that `path` appears whole or not at all.  Errors: InputError where it cannot be written."""
     part = path.with_name(path.name + ".part")
     try:
-        save_file(dict(tensors), part, dict(metadata))
-        part.chmod(0o644)
+        yield part
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"output {str(path)!r} cannot be written ({str(error).splitlines()[0]}); choose another path") from None
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"output {str(path)!r} cannot be written ({reason}); choose another path") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all.  Errors: InputError where the folder cannot be written."""
+    with whole(path) as part:
+        save_file(dict(tensors), part, dict(metadata))
+        part.chmod(0o644)
 
 
 def save_collection(collection: str, header: Mapping, members: Sequence[tuple[dict, Mapping[str, Tensor]]], folder: Path = DATA) -> None:

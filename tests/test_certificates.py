@@ -12,6 +12,7 @@ import pytest
 import mechproof as mp
 from mechproof import verifier, zoo
 from mechproof.__main__ import main
+from mechproof.certificate import certify
 
 ROOT = Path(__file__).parents[1]
 VECTORS = ROOT / "book" / "_static" / "certificates"
@@ -72,6 +73,17 @@ def test_bad_input_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_certificate_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def half(path, text, encoding):
+        path.write_bytes(text.encode()[:99])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(mp.InputError, match="x.json' cannot be written .No space left on device.; choose another path"):
+        certify(mp.load("max-of-4/0"), "separable-small", tmp_path / "x.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_edit_writes_a_model(tmp_path, capsys):

@@ -188,7 +188,7 @@ def averages(results: Mapping) -> pd.DataFrame:
     rows = []
     for id in [id for id in (*OURS, "cubic") if id in results["strategies"]]:
         at = results["strategies"].index(id)
-        share = [row["correct"][at] / 64**4 for row in results["models"]]
+        share = [row["correct"][at] / row["accuracy"]["total"] for row in results["models"]]
         flops = [row["flops"][at] for row in results["models"]]
         rows.append({"proof": id, "certified, mean": digits_lo(100 * mean(share), 2) + "%", "s.d.": f"{100 * stdev(share):.2f}",
                      "worst model": digits_lo(100 * min(share), 1) + "%", "operations, median": short(median(flops)), "most": short(max(flops))})
