@@ -28,15 +28,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 POINTWISE = frozenset(
-    "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge logical_and logical_or logical_not bitwise_and "
-    "bitwise_or bitwise_not bitwise_right_shift bitwise_left_shift exp log sqrt reciprocal floor clamp clamp_min clamp_max pow "
-    "masked_fill nextafter nan_to_num".split())
-REDUCTIONS = frozenset("sum mean amax amin max min any all cumsum cummax cummin nonzero argmax argmin bincount unique_consecutive".split())
+    "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge bitwise_and bitwise_or bitwise_not exp log sqrt reciprocal "
+    "floor clamp clamp_min clamp_max masked_fill nan_to_num".split())
+REDUCTIONS = frozenset("sum mean amax amin any cumsum cummax cummin nonzero argmax bincount unique_consecutive repeat_interleave".split())
 FREE = frozenset(
-    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze gather index_select "
-    "take_along_dim cat stack clone copy _to_copy detach alias arange zeros ones full empty new_zeros new_ones new_full "
-    "new_empty zeros_like ones_like full_like empty_like lift_fresh fill diagonal flip unbind split split_with_sizes repeat "
-    "triu tril eye empty_strided scalar_tensor repeat_interleave roll".split())
+    "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone _to_copy alias "
+    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip unbind split "
+    "split_with_sizes eye scalar_tensor repeat roll".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 
 

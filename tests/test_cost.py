@@ -24,6 +24,12 @@ PRICES = [
     (lambda: torch.where(x > 3, x, 0), 24), (lambda: x.exp(), 12), (lambda: x.sum(), 12), (lambda: x.amax(1), 12), (lambda: x.cummax(1), 12),
     (lambda: x.sort(1), 12 * 2), (lambda: torch.searchsorted(x, x), 12 * 2), (lambda: x.T.reshape(2, 6)[0], 0), (lambda: x[x > 3], 24),
     (lambda: x.gather(1, torch.zeros(3, 1, dtype=torch.long)), 0), (lambda: x.double(), 0), (lambda: torch.bincount(torch.tensor([1, 2, 2])), 3),
+    (lambda: x.mean(1), 12), (lambda: x.nan_to_num(0.0), 12), (lambda: x.cumsum(1), 12), (lambda: x.roll(1, 1), 0),
+    (lambda: torch.zeros(3, 2).scatter_reduce(1, torch.zeros(3, 4, dtype=torch.long), x, "amin"), 12),
+    (lambda: torch.zeros(2).scatter_add(0, torch.tensor([1, 1, 0]), torch.ones(3)), 3),
+    (lambda: torch.zeros(2).index_add(0, torch.tensor([1]), torch.ones(1)), 1),
+    (lambda: torch.tensor([1, 1, 4, 1]).unique_consecutive(return_inverse=True, return_counts=True), 4),
+    (lambda: torch.arange(3).repeat_interleave(torch.tensor([2, 0, 5])), 3), (lambda: A.repeat_interleave(2, 0), 0),
 ]
 
 
