@@ -6,8 +6,9 @@ the table does not know, so that nothing runs for free by accident.
 
 Rules: a matmul of a x b by b x c costs 2abc; a pointwise operation the size of its result; a reduction or
 scan the size of its input; a sort n ceil(log2 n) a row; searchsorted m ceil(log2 n); views, copies and
-gathers nothing.  Leaving torch (`.item()`, `.numpy()`, a loop over Python numbers) raises, unless the block
-says what it costs: `with charge(n, "why"): ...`.
+gathers nothing.  Index arithmetic that the sizes alone decide is no part of a proof (`with addresses(): ...`);
+lists that depend on the data are, and count like everything else.  Leaving torch (`.item()`, `.numpy()`, a loop
+over Python numbers) raises, unless the block says what it costs: `with charge(n, "why"): ...`.
 
 >>> with count() as cost:
 ...     _ = torch.ones(3, 4) @ torch.ones(4, 5)
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import ceil, log2
 
 import torch
@@ -29,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 POINTWISE = frozenset(
     "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge bitwise_and bitwise_or bitwise_not exp log sqrt reciprocal "
-    "floor clamp clamp_min clamp_max masked_fill nan_to_num".split())
+    "floor floor_divide clamp clamp_min clamp_max masked_fill nan_to_num".split())
 REDUCTIONS = frozenset("sum mean amax amin any cumsum cummax cummin nonzero argmax bincount unique_consecutive repeat_interleave".split())
 FREE = frozenset(
     "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone _to_copy alias "
@@ -113,3 +114,8 @@ def charge(n: int, why: str) -> Iterator[None]:
         _active[-1].by[why] += int(n)
     with _disable_current_modes() if _active else nullcontext(), torch._C.DisableTorchFunction():
         yield
+
+
+def addresses() -> AbstractContextManager[None]:
+    """A block of index arithmetic that the sizes alone decide, at no cost; nothing in it may depend on weights or advice."""
+    return charge(0, "addresses")

@@ -73,18 +73,16 @@ def by_pattern(f: Float[Tensor, "c p b"]) -> tuple[Float[Tensor, "c p p b"], Flo
     smaller[..., 0], first[..., 1:] = torch.inf, torch.inf
     least = smaller.amin(2)
     at, pattern = torch.arange(f.shape[1]), torch.arange(f.shape[1])[:, None]
-    with cost.charge(0, "addresses"):
+    with cost.addresses():
         kind = 1 + (at > pattern).long() - (at < pattern).long()
     low = torch.stack([least, f[..., 0], torch.minimum(least, f[..., 0])])
     return torch.stack([smaller, first, f])[kind, :, at].permute(2, 0, 1, 3), low[kind, :, at].permute(2, 0, 1)
 
 
 def children(start: Int[Tensor, " n"], count: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
-    """(parent, child) with count[i] consecutive children from start[i] on: addresses."""
-    with cost.charge(0, "addresses"):
-        parent = torch.arange(len(start)).repeat_interleave(count)
-        first = (count.cumsum(0) - count)[parent]
-        return parent, start[parent] + torch.arange(len(parent)) - first
+    """(parent, child) with count[i] consecutive children from start[i] on.  Complexity: O(n + c)."""
+    parent = torch.repeat_interleave(count)
+    return parent, (start - (count.cumsum(0) - count))[parent] + torch.arange(len(parent))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +113,8 @@ class Prefixes:
         limit = [slack.expand(len(own))]
         for j in reversed(range(1, f.shape[1])):
             limit.insert(0, limit[0] - low[:, j])
-        with cost.charge(0, "addresses"):
-            count = torch.bincount(at * f.shape[1] + p, minlength=low.numel())
-            start = (count.cumsum(0) - count).view(low.shape)
+        count = torch.bincount(at * f.shape[1] + p, minlength=low.numel())
+        start = (count.cumsum(0) - count).view(low.shape)
         return cls(cell[row], own, limit, start, count.view(low.shape), choice, f[at, p, choice])
 
     def extended(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -42,8 +42,7 @@ class Steps:
 
     def lead(self, table: Ball, row: Tensor, m: Tensor, x: Tensor) -> Ball:
         """table[row, m] - table[row, x]; one row may stand for all."""
-        with cost.charge(0, "addresses"):
-            row = row.clamp_max(len(table.mid) - 1)
+        row = row if len(table.mid) > 1 else 0
         return table[row, m] - table[row, x]
 
     def by_token(self, grouped: Stage) -> Stage:
@@ -58,7 +57,8 @@ class Steps:
         def votes(x: Tensor, m: Tensor, is_merged: bool) -> Ball:
             return merged[x, m] if is_merged else keys[x, m][:, None] + places[x, m, :-1][..., None]
 
-        group = lambda x, r: proof.groups.of(x, grouped.m[r])
+        groups = proof.groups.by_offset(v)
+        group = lambda x, r: groups[x - grouped.m[r]]
         return Stage(grouped.others, grouped.m, grouped.need, lambda x, r: grouped.direct(group(x, r), r),
                      lambda x, r: grouped.own(group(x, r), r), grouped.keys, grouped.positions, votes)
 
@@ -78,20 +78,17 @@ class Steps:
     def by_key(self, single: Stage) -> Stage:
         """Single queries, wrong tokens and keys: choice o is the token m - o."""
         c, lay = self.proof.circuits, self.proof.lay
-        offset = torch.arange(c.d_vocab)
-        token = lambda m: (m[:, None] - offset).clamp_min(0)
+        with cost.addresses():
+            key = torch.arange(c.d_vocab)[:, None] - torch.arange(c.d_vocab)                     # [m, o]
+            key, none = key.clamp_min(0), key < 0
 
         def keys(rows: Tensor) -> Ball:
             t, m = lay.t[rows], lay.m[rows]
-            with cost.charge(0, "addresses"):
-                k, none = token(m), offset > m[:, None]
-            ends = c.A.table[t[:, None], k] - self.proof.pairs.top[rows][:, None]
-            return exponential(ends.pick(lambda x: x.masked_fill(none, 0.0)))
+            ends = c.A.table[t[:, None], key[m]] - self.proof.pairs.top[rows][:, None]
+            return exponential(ends.pick(lambda x: x.masked_fill(none[m], 0.0)))
 
         def votes(x: Tensor, m: Tensor, merged: bool) -> Ball:
-            with cost.charge(0, "addresses"):
-                k, none = token(m), offset > m[:, None]
-            some = self.lead(c.OV.table, k, m[:, None], x[:, None]).pick(lambda t: t.masked_fill(none, torch.inf))
+            some = self.lead(c.OV.table, key[m], m[:, None], x[:, None]).pick(lambda t: t.masked_fill(none[m], torch.inf))
             places = (c.PV[:-1, m] - c.PV[:-1, x]).T
             return (some + places.amin(1)[:, None])[:, None] if merged else some[:, None] + places[..., None]
 
@@ -103,7 +100,7 @@ class Steps:
         begun, g = proof.start()
         r, g, _ = open_cells(stage, begun, g, False)
         yield stage, len(begun), r, g
-        parent, x = children(*proof.groups.members(g, stage.m[r], proof.circuits.d_vocab))
+        parent, x = children(*(table[g, stage.m[r]] for table in proof.groups.members(proof.circuits.d_vocab)))
         stage = self.by_token(stage)
         r, x, _ = open_cells(stage, r[parent], x, False)
         yield stage, len(parent), r, x

@@ -84,13 +84,14 @@ class Open:
 def row_blocks(r: Tensor, table: int, terms: int) -> Iterator[tuple[Tensor, Tensor, int]]:
     """(cells, their place among the block's rows, how many rows): cells in order of rows, so many rows at once as fit into memory."""
     order = r.sort(stable=True)
-    with cost.charge(0, "addresses"):
-        _, place, count = order.values.unique_consecutive(return_inverse=True, return_counts=True)
-        block = (torch.maximum(count * terms * 4, torch.tensor(table)).cumsum(0) // TABLE)[place]
-        sizes = block.unique_consecutive(return_counts=True)[1].tolist()
-        places = [at - at[0] for at in place.split(sizes)]
-        rows = [int(at[-1]) + 1 for at in places]
-    yield from zip(order.indices.split(sizes), places, rows)
+    _, place, count = order.values.unique_consecutive(return_inverse=True, return_counts=True)
+    block = torch.maximum(count * (4 * terms), torch.tensor(table)).cumsum(0) // TABLE
+    _, block, rows = block.unique_consecutive(return_inverse=True, return_counts=True)
+    cells = torch.zeros_like(rows).scatter_add(0, block, count)
+    with cost.charge(2 * len(rows), "sizes of blocks"):
+        sizes, rows = cells.tolist(), rows.tolist()
+    for index, at, n in zip(order.indices.split(sizes), place.split(sizes), rows):
+        yield index, at - at[0], n
 
 
 def left_open(r: Tensor, positions: int, choices: int, make: Callable[[Tensor], Cells]) -> Iterator[tuple[Open, Tensor]]:
@@ -125,8 +126,7 @@ def count(proof: Separable, each: bool) -> tuple[int, Callable[[], int]]:
     """Certified sequences, and (asked afterwards) how many more real arithmetic would certify."""
     lay, n, v = proof.lay, proof.circuits.n_ctx - 1, proof.circuits.d_vocab
     stage, r, cells = refine(proof, each)
-    with cost.charge(0, "addresses"):
-        copies = torch.ones_like(lay.m) if each else lay.size.flatten()
+    copies = torch.ones_like(lay.m) if each else lay.size.flatten()
     if by_levels(proof):
         return v ** (n + 1) - open_by_levels(cells, r, stage, lay.size, copies), lambda: 0
     lost, kept = 0, []

@@ -86,7 +86,7 @@ class Layout:
     """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t.
 
     m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket;
-    window [pair, b], the last token of a bucket.
+    first [row], where a row's pairs begin; window [pair, b], the last token of a bucket.
     """
 
     def __init__(self, d_vocab: int, edges: list[int]):
@@ -97,6 +97,7 @@ class Layout:
         self.segment = self.m * len(at) + torch.searchsorted(at, self.m - self.t, right=True) - 1
         ends = torch.cat([at[1:], torch.tensor([d_vocab])])
         self.size = (torch.minimum(ends, m[:, None] + 1) - at).clamp_min(0)
+        self.first = (self.pair(m, m)[:, None] + at).flatten()
         self.window = self.m[:, None] - at
 
     def pair(self, m: Tensor, t: Tensor) -> Tensor:
@@ -105,8 +106,8 @@ class Layout:
 
 @lru_cache(maxsize=16)
 def layout(d_vocab: int, n: int) -> Layout:
-    """Addresses depend on sizes alone: they are no part of a proof and cost it nothing."""
-    with cost.charge(0, "addresses"):
+    """The layout of these sizes."""
+    with cost.addresses():
         return Layout(d_vocab, edges(d_vocab, n))
 
 
@@ -143,21 +144,22 @@ class Groups:
                 table, at = x.flip(1).cummax(1).values.flip(1), first
             elif first == -FAR:
                 table = x.cummax(1).values
-            with cost.charge(0, "addresses"):
+            with cost.addresses():
                 place = torch.where((m + at < 0) | (m + at >= v), v, m + at)
             out.append(torch.cat([table, table.new_full((len(table), 1), -inf)], 1)[row, place])
         return torch.stack(out if self.n > 1 else [torch.maximum(*out)])
 
-    def of(self, x: Tensor, m: Tensor) -> Tensor:
-        """The group of a wrong token, for n > 1."""
-        with cost.charge(0, "addresses"):
+    def by_offset(self, v: int) -> Int[Tensor, " offset"]:
+        """The group of each offset x - m, for n > 1; the negative ones stand at the end, where indexing finds them."""
+        with cost.addresses():
             first, last = torch.tensor(self.spans).T[..., None]
-            return ((x - m >= first) & (x - m <= last)).long().argmax(0)
+            offset = torch.cat([torch.arange(v), torch.arange(1 - v, 0)])
+            return ((offset >= first) & (offset <= last)).long().argmax(0)
 
-    def members(self, g: Tensor, m: Tensor, v: int) -> tuple[Tensor, Tensor]:
-        """First wrong token and number of them, for n > 1; none of an empty group."""
-        with cost.charge(0, "addresses"):
-            first, last = torch.tensor(self.spans)[g].unbind(-1)
+    def members(self, v: int) -> tuple[Int[Tensor, "g m"], Int[Tensor, "g m"]]:
+        """First wrong token of each group and number of them, for n > 1; none of an empty group."""
+        with cost.addresses():
+            m, (first, last) = torch.arange(v), torch.tensor(self.spans).T[..., None]
             start, stop = (m + first).clamp_min(0), (m + last + 1).clamp_max(v)
             return start, (stop - start).clamp_min(0)
 
@@ -183,7 +185,7 @@ def windows(x: Float[Tensor, "q k"], lay: Layout, better: Callable) -> Float[Ten
             while width < lay.edges[j + 1] - start:
                 window = torch.cat([window[:, :width], better(window[:, width:], window[:, :-width])], 1)
                 width *= 2
-        with cost.charge(0, "addresses"):
+        with cost.addresses():
             last = lay.window[:, j].clamp_min(0)
         out.append(window[lay.t, last])
     return torch.stack(out, 1)
@@ -310,7 +312,7 @@ class Separable:
 
     def lead(self, known: Known) -> Float[Ball, "g pair"]:
         """By how much m leads each group in row t of a table, less the slack; one row may stand for all."""
-        with cost.charge(0, "addresses"):
+        with cost.addresses():
             row = self.lay.t.clamp_max(len(known.table.mid) - 1)
         lead = self.groups.lead(known.table, row, self.lay.m)
         return lead if known.slack is None else lead - known.slack[row]
@@ -326,7 +328,7 @@ class Separable:
     @cached_property
     def lead_PV(self) -> Float[Ball, "g m p"]:
         n, v = self.circuits.PV.shape
-        with cost.charge(0, "addresses"):
+        with cost.addresses():
             p, m = torch.arange(n).repeat(v), torch.arange(v).repeat_interleave(n)
         return self.groups.lead(self.circuits.PV, p, m).pick(lambda x: x.unflatten(1, (v, n)))
 
@@ -364,7 +366,7 @@ class Separable:
     def grouped(self) -> Stage:
         """Buckets of queries, groups of wrong tokens: a row is (maximum, bucket)."""
         lay, pairs = self.lay, self.pairs
-        with cost.charge(0, "addresses"):
+        with cost.addresses():
             r = torch.arange(lay.size.numel())
             m, need = r // len(lay.edges), r % len(lay.edges) > 0
             none = (lay.size.flatten() == 0)[:, None]
@@ -376,17 +378,12 @@ class Separable:
 
     def start(self) -> tuple[Tensor, Tensor]:
         """(row of `grouped`, group) of every cell that holds sequences."""
-        with cost.charge(0, "addresses"):
-            lay, n = self.lay, self.groups.n
-            r, g = torch.arange(lay.size.numel())[:, None], torch.arange(n)
-            m = r // len(lay.edges)
-            wrong = self.groups.members(g.expand(len(r), -1), m.expand(-1, n), lay.d_vocab)[1] if n > 1 else torch.ones(1, 1)
-            return ((lay.size.flatten()[:, None] > 0) & (wrong > 0)).nonzero().unbind(1)
+        with cost.addresses():
+            lay, some = self.lay, self.lay.size.flatten()[:, None] > 0
+            if self.groups.n > 1:
+                some = some & (self.groups.members(lay.d_vocab)[1].T.repeat_interleave(len(lay.edges), 0) > 0)
+            return some.nonzero().unbind(1)
 
     def queries_of(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """(parent, row of `each`) of the queries in rows of `grouped`."""
-        with cost.charge(0, "addresses"):
-            b = len(self.lay.edges)
-            m, j = r // b, r % b
-            start = m * (m + 1) // 2 + torch.tensor(self.lay.edges)[j]
-        return children(start, self.lay.size[m, j])
+        return children(self.lay.first[r], self.lay.size.flatten()[r])

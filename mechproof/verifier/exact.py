@@ -26,7 +26,7 @@ TRIED = 2**18                   # nor more than this many tried in balls
 
 def lead(table: Real, row: np.ndarray, m: np.ndarray, x: np.ndarray) -> Real:
     """table[row, m] - table[row, x]; one row may stand for all."""
-    row = np.minimum(row, len(table.mid) - 1)
+    row = row if len(table.mid) > 1 else 0
     return table[row, m] - table[row, x]
 
 
@@ -40,7 +40,10 @@ def by_token(terms: Terms, coarse: Stage) -> Stage:
     def votes(x: np.ndarray, m: np.ndarray, merged: bool) -> Real:
         return worst[x, m][:, None] if merged else keys[x, m][:, None] + places[x, m][..., None]
 
-    group = lambda x, r: terms.groups.of(x, coarse.m[r])
+    def group(x: np.ndarray, r: np.ndarray) -> np.ndarray:
+        work(len(x))
+        return terms.groups.of[x - coarse.m[r]]
+
     return Stage(coarse.n, coarse.m, coarse.need, coarse.hopeless, coarse.keys, coarse.places,
                  lambda x, r: coarse.direct(group(x, r), r), lambda x, r: coarse.own(group(x, r), r), votes)
 
@@ -60,16 +63,16 @@ def by_query(terms: Terms, tokens: Stage) -> Stage:
 
 def by_key(terms: Terms, single: Stage) -> Stage:
     """Single keys: choice o is the token m - o, and every term is the real one but for rounding."""
-    lay, offset = terms.lay, np.arange(terms.v)
+    lay, every = terms.lay, np.arange(terms.v)
+    key, none = np.maximum(every[:, None] - every, 0), every[:, None] < every               # [m, o]
 
     def keys(rows: np.ndarray) -> Real:
-        t, k = lay.t[rows][:, None], lay.m[rows][:, None] - offset
-        logs = terms.A[t, np.maximum(k, 0)] - terms.top[rows][:, None]
-        return weights(logs.pick(lambda a: np.where(k < 0, 0.0, a)))[0]                # the hopeless ones are known from `single`
+        m = lay.m[rows]
+        logs = terms.A[lay.t[rows][:, None], key[m]] - terms.top[rows][:, None]
+        return weights(logs.pick(lambda a: reduced(np.where, none[m], 0.0, a)))[0]                # the hopeless ones are known from `single`
 
     def votes(x: np.ndarray, m: np.ndarray, merged: bool) -> Real:
-        k = m[:, None] - offset
-        some = lead(terms.OV, np.maximum(k, 0), m[:, None], x[:, None]).pick(lambda a: np.where(k < 0, np.inf, a))
+        some = lead(terms.OV, key[m], m[:, None], x[:, None]).pick(lambda a: reduced(np.where, none[m], np.inf, a))
         places = lead(terms.PV, np.arange(len(terms.PV.mid) - 1), m[:, None], x[:, None])
         return some[:, None] + places[..., None]
 
@@ -123,7 +126,7 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
     terms, trial = Terms(make(), GROUPS, BUCKETS), Trial(make, logits)
     grouped = terms.grouped()
     cells = grouped.open(*terms.start(), False)
-    parent, x = children(*terms.groups.members(cells.x, grouped.m[cells.r], v))
+    parent, x = children(*(table[cells.x, grouped.m[cells.r]] for table in (terms.groups.begin, terms.groups.count)))
     tokens = by_token(terms, grouped)
     cells = tokens.open(cells.r[parent], x, False)
     parent, r = children(terms.lay.first[cells.r], terms.lay.count[cells.r])
@@ -142,7 +145,7 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
             cells = stage.cells(r[at[k : k + step]], x[at[k : k + step]], False)
             for cell, code, total in cells.survivors():
                 sure = (total < -cells.slack) & (total > -HUGE / 2)                    # -HUGE is no knowledge at all
-                work(4 * len(sure))
+                work(8 * len(sure))
                 code = place[k : k + step][cell] * v**n + code
                 wrong += len(marks.new(code[sure]))
                 doubtful.append(code[~sure])

@@ -12,8 +12,8 @@ tests ask for less than 4 ulp, and 16 U is allowed here (tests compare it with a
 floating point: each by fewer than 2^10 operations on positive numbers, which `up` pays for.
 
 Operations are counted where they happen: matrix product 2abc, pointwise the size of the result, reduction the size
-of the input, gathers and addresses nothing.  The count has a ceiling, what the claim allows, so that no certificate
-can make this program work longer than it admits to.
+of the input, gathers nothing, nor index arithmetic that the sizes alone decide.  The count has a ceiling, what the
+claim allows, so that no certificate can make this program work longer than it admits to.
 """
 
 from __future__ import annotations

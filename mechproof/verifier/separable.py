@@ -64,14 +64,25 @@ class Layout:
 def children(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(parent, child): count[i] consecutive children from first[i] on."""
     parent = np.repeat(np.arange(len(first)), count)
+    work(4 * len(first) + len(parent))
     return parent, np.arange(len(parent)) + (first - np.cumsum(count) + count)[parent]
+
+
+def runs(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different numbers in a list that is in order, and the place of each entry among them."""
+    new = np.diff(r, prepend=-1) != 0
+    work(5 * len(r))
+    return r[new], np.cumsum(new) - 1
 
 
 class Groups:
     """Wrong tokens by x - m, each group an interval: n = 1: all together; else up to six singles +1, -1, +2, ..., then,
-    beyond eight groups, 2, 4, 8, ... at a time downwards, then the rest below and the rest above."""
+    beyond eight groups, 2, 4, 8, ... at a time downwards, then the rest below and the rest above.
 
-    def __init__(self, n: int):
+    begin, count [g, m]: first wrong token, and how many; of [offset]: the group of x - m, for n > 1, negative ones at the end.
+    """
+
+    def __init__(self, n: int, v: int):
         self.n = n
         singles = [(i // 2 + 1) * (-1) ** i for i in range(min(n - 2, 6))]
         near, spans = 1 + sum(o < 0 for o in singles), [(o, o) for o in singles]
@@ -79,6 +90,12 @@ class Groups:
             spans.append((1 - near - 2**j, -near))
             near += 2**j
         self.first, self.last = np.array([*spans, (-FAR, -near), (1 + sum(o > 0 for o in singles), FAR)]).T
+        offset, first, last = np.r_[:v, 1 - v : 0], self.first[:, None], self.last[:, None]
+        self.of = ((offset >= first) & (offset <= last)).argmax(0)
+        self.begin = np.maximum(np.arange(v) + first, 0)
+        self.count = np.maximum(np.minimum(np.arange(v) + last + 1, v) - self.begin, 0)
+        if n == 1:
+            self.count = np.full((1, v), v - 1)
 
     def lead(self, x: Real, row: np.ndarray, m: np.ndarray) -> Real:
         """x[row, m] minus the largest of each group [g, ...]; +inf for an empty one."""
@@ -98,17 +115,6 @@ class Groups:
                     out.append(at(window, m + last))
             return np.stack(out if self.n > 1 else [reduced(np.maximum, *out)])
         return x[row, m] - x.pick(rivals)
-
-    def of(self, x: np.ndarray, m: np.ndarray) -> np.ndarray:
-        """The group of a wrong token, for n > 1."""
-        return ((x - m >= self.first[:, None]) & (x - m <= self.last[:, None])).argmax(0)
-
-    def members(self, g: np.ndarray, m: np.ndarray, v: int) -> tuple[np.ndarray, np.ndarray]:
-        """First wrong token of a group, and how many."""
-        if self.n == 1:
-            return 0 * m, 0 * m + v - 1
-        first, stop = np.maximum(m + self.first[g], 0), np.minimum(m + self.last[g] + 1, v)
-        return first, np.maximum(stop - first, 0)
 
 
 @dataclass
@@ -173,6 +179,7 @@ def extended(own: np.ndarray, f: np.ndarray, low: np.ndarray, slack: float, cell
     work(3 * low.size + 2 * f.size + low.size)
     term = f[i, p, choice]
     count = np.bincount(i * n + p, minlength=len(at) * n).reshape(-1, n)
+    work(3 * len(i) + 2 * low.size)
     start = (np.cumsum(count) - count.ravel()).reshape(-1, n)
     limit = slack - np.concatenate([np.cumsum(low[:, :0:-1], 1)[:, ::-1], np.zeros((len(at), 1))], 1)    # what the rest leaves, [row, p]
 
@@ -187,6 +194,7 @@ def extended(own: np.ndarray, f: np.ndarray, low: np.ndarray, slack: float, cell
             keep = np.flatnonzero(sums <= limit[row[block][parent], p])
             work(3 * len(sums))
             parent, child = parent[keep], child[keep]
+            work(2 * len(keep))
             yield from walk(row[block][parent], sums[keep], code[block][parent] * b + choice[child], p + 1)
 
     yield from walk(np.arange(len(at)), own, np.zeros(len(at), np.int64), 0)
@@ -209,8 +217,7 @@ class Stage:
 
     def cells(self, r: np.ndarray, x: np.ndarray, merged: bool) -> Cells:
         """Terms of the cells (r, x); `merged`: one f for all positions, of the worst of them."""
-        new = np.diff(r, prepend=-1) != 0
-        rows, place = r[new], np.cumsum(new) - 1
+        rows, place = runs(r)
         at = self.places[:, rows]
         if merged:
             at = at.pick(lambda a: np.stack([reduced(np.min, a[0], 1), reduced(np.max, a[-1], 1)])[..., None])
@@ -239,7 +246,7 @@ class Terms:
         c = circuits.centred()
         self.A, self.B, self.EU, self.OV, self.PV = (table.real() for table in (c.A, c.B, c.EU, c.OV, c.PV))
         self.slack = {name: x if x is None else exact_numbers(x) for name, x in c.slack.items()}
-        self.n_ctx, self.v, self.groups = c.n_ctx, c.OV.shape[1], Groups(groups)
+        self.n_ctx, self.v, self.groups = c.n_ctx, c.OV.shape[1], Groups(groups, c.OV.shape[1])
         self.lay = lay = Layout(self.v, edges(self.v, buckets))
         t = np.minimum(lay.t, c.EU.shape[0] - 1)
         self.lead_EU, self.lead_OV = self.lead(self.EU, "eu", t), self.lead(self.OV, "ov", lay.t)
@@ -324,8 +331,7 @@ class Terms:
 
     def start(self) -> tuple[np.ndarray, np.ndarray]:
         """Every cell of `grouped` whose group is not empty."""
-        g = np.arange(self.groups.n)
-        return np.nonzero(self.groups.members(g, self.lay.row_m[:, None] + 0 * g, self.v)[1])
+        return np.nonzero(self.groups.count.T[self.lay.row_m])
 
 
 def exact_numbers(x: np.ndarray) -> Real:
@@ -351,8 +357,8 @@ def windows(x: np.ndarray, lay: Layout, extreme: np.ufunc) -> np.ndarray:
 def by_rows(r: np.ndarray, table: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(rows, cells, place of each cell's row among them), so many rows at once that their combinations can be marked."""
     order = np.argsort(r, kind="stable")
-    work(len(r) * ceil(log2(max(len(r), 2))))
-    rows, place = np.unique(r[order], return_inverse=True)
+    work(len(r) * ceil(log2(max(len(r), 2))) + len(r))
+    rows, place = runs(r[order])
     step = max(1, MARKS // table)
     for k in range(0, len(rows), step):
         at = slice(*np.searchsorted(place, [k, k + step]))
@@ -368,10 +374,11 @@ class Marks:
 
     def new(self, code: np.ndarray) -> np.ndarray:
         """One of each code that was not seen before."""
+        work(2 * len(code))
         code = code[self.mark[code] == 0]
         n = np.arange(1, len(code) + 1, dtype=np.int32)
         self.mark[code] = n
-        work(4 * len(code))
+        work(2 * len(code))
         return code[self.mark[code] == n]
 
 
