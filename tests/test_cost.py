@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import product
 from math import comb, log
 
 import pytest
 import torch
 from conftest import small_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import mechproof as mp
 from mechproof import cost
-from mechproof.max_of_k import brute_force, counting
+from mechproof.max_of_k import brute_force, counting, terms
 from mechproof.max_of_k.model import shapes
 from mechproof.max_of_k.paths import Paths
 from mechproof.zoo import model_from_tensors
@@ -54,6 +57,41 @@ def test_charged_blocks_may_leave_torch():
             assert x.sum().item() == 66
         x + 1
     assert counted.flops == 17 and counted.by["a loop"] == 5
+
+
+class Numbers(TorchDispatchMode):
+    """Every operation that runs, with the numbers that come out of it."""
+
+    def __init__(self, seen: set):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.seen.add((func.overloadpacket.__name__, *(x.contiguous().numpy().tobytes() for x in tree_leaves(result))))
+        return result
+
+
+def free_addresses(monkeypatch, model, strategy: str) -> set:
+    seen, free = set(), cost.addresses
+
+    @contextmanager
+    def watched():
+        with free(), Numbers(seen):
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cost, "addresses", watched)
+        terms.layout.cache_clear()
+        mp.prove(model, strategy)
+    return seen
+
+
+@pytest.mark.parametrize("strategy", ["exact", "separable", "separable:groups=1,query=grouped", "compact-gram", "monte_carlo"])
+def test_free_addresses_are_the_same_for_every_network_of_a_size(monkeypatch, strategy):
+    """Number by number: nothing that is free has seen the weights."""
+    one, other = (free_addresses(monkeypatch, mp.load(f"max-of-4/{seed}"), strategy) for seed in (0, 77))
+    assert one == other and len(one) > 20
 
 
 @pytest.mark.parametrize("n_ctx, d_vocab", [(2, 5), (3, 4), (4, 3), (5, 2)])
