@@ -91,7 +91,7 @@ def verify(args) -> int:
     else:
         import mechproof as mp
         model = mp.load(args.model)
-        names = {"n_ctx": str(model.sizes["n_ctx"])}
+        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))}
         verdict = verifier.verify_tensors(args.certificate, {name: t.numpy() for name, t in model.tensors.items()}, names)
     print(verdict.line, file=sys.stderr if verdict.code == 2 else sys.stdout)
     return verdict.code
@@ -101,11 +101,10 @@ def edit(args) -> None:
     import mechproof as mp
 
     from . import zoo
-    from .max_of_k.edits import EDITS
     path, model = output(args, ".safetensors"), mp.load(args.model)
-    if model.family.name != "max_of_k":
-        raise InputError(f"model {args.model!r} is of the kind {model.family.name}; edits are made of max_of_k models")
-    zoo.save_atomically(path, *EDITS[args.kind](model))
+    if args.kind not in model.family.edits:
+        raise InputError(f"kind {args.kind!r} is no edit of {model.family.name} models; expected one of: {', '.join(model.family.edits) or 'none'}")
+    zoo.save_atomically(path, *model.family.edits[args.kind](model))
     print(f"{path}: {zoo.load(path).sha256}, parent {model.sha256}")
 
 
@@ -141,8 +140,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--rank", type=int, help="directions peeled before the rest is bounded")
     sub.add_argument("-o", "--output", required=True, help="a .json file")
     command(verify, "derive a certificate's claim anew: exit 0 proved, 1 refused, 2 unreadable", "certificate", "model")
-    sub = command(edit, "write a stripped or projected copy of a model", "model")
-    sub.add_argument("--kind", required=True, choices=["stripped", "projected"])
+    sub = command(edit, "write a copy of a model that is stripped, projected or polished", "model")
+    sub.add_argument("--kind", required=True, help="stripped, projected (Max-of-K) or polished (pizza)")
     sub.add_argument("-o", "--output", required=True)
     sub = command(train, "train one model by the recipe", "collection")
     sub.add_argument("--seed", type=int, required=True)

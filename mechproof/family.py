@@ -55,6 +55,10 @@ class Model:
             digest.update(tensor.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
+    def lineage(self, edit: str) -> dict[str, str]:
+        """The metadata of a model that was made from this one."""
+        return {"edit": edit, "parent": self.name, "parent_sha256": self.sha256}
+
     def __repr__(self) -> str:
         return f"Model({self.name}, {self.family.name}, {', '.join(f'{k}={v}' for k, v in self.sizes.items())})"
 
@@ -144,13 +148,15 @@ class Family:
 
     name: str
     tensors: Sequence[str]
-    foreign: Sequence[str]                                   # known parts that must be absent or zero
+    foreign: Mapping[str, str]                               # known parts that must be absent or zero, and what they are
     ignored: Sequence[str]                                   # buffers that change nothing
     sizes: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, int]]     # from tensors and metadata
     strategies: Callable[[Mapping[str, int]], list[Strategy]]
     train: Callable[..., dict[str, Tensor]] | None           # None: made from other models
     recipe: Mapping[str, Any]
     collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
+    optional: Sequence[str] = ()                             # tensors that a file may have besides
+    edits: Mapping[str, Callable[[Model], tuple[dict[str, Tensor], dict[str, str]]]] = field(default_factory=dict)
 
 
 def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None) -> tuple[Strategy, Parameters]:

@@ -118,6 +118,22 @@ class Ball:
     def mean(self, dim: int) -> Ball:
         return self.sum(dim) * inverse(self.shape[dim])
 
+    def cumsum(self, dim: int) -> Ball:
+        """Partial sums, each rounded as the whole sum may be."""
+        n = self.shape[dim]
+        mag = _up(n * self.mag)
+        return Ball(self.mid.cumsum(dim), _up(n * self.rad + n * U * mag), mag)
+
+    def sum_by(self, index: Tensor, size: int, most: int) -> Ball:
+        """Rows of one index added up, [size, ...]; at most `most` rows have the same index."""
+        mag = _up(most * self.mag)
+        mid = self.mid.new_zeros(size, *self.shape[1:]).index_add(0, index, self.mid)
+        return Ball(mid, _up(most * self.rad + most * U * mag), mag)
+
+    def relu(self) -> Ball:
+        """max(x, 0), which moves by no more than x does."""
+        return self.pick(lambda x: x.clamp_min(0))
+
     def exp(self) -> Ball:
         """|exp(x + e) - exp(x)| <= exp(x) |e| exp(|e|), and 4 U exp(x) for the evaluation."""
         mid = self.mid.exp()
@@ -166,6 +182,13 @@ def inverse_sqrt(n: int) -> Ball:
     return Ball(mid, mid * (4 * U), mid)
 
 
+def cosines(j: Tensor, n: int) -> tuple[Ball, Ball]:
+    """cos and sin of 2 pi j / n for whole numbers 0 <= j < n: three roundings of the angle, below 7, and 4 U of the result."""
+    angle = j.double() * (2 * torch.pi / n)
+    rad = angle.new_tensor(64 * U)
+    return tuple(Ball(f(angle), rad, torch.ones_like(rad)) for f in (torch.cos, torch.sin))
+
+
 def minimum(a: Ball, b: Ball) -> Ball:
     """Entry by entry the smaller of two; it moves no more than the looser of the two."""
     return Ball(torch.minimum(a.mid, b.mid), torch.maximum(a.rad, b.rad), torch.maximum(a.mag, b.mag))
@@ -180,3 +203,8 @@ def cat(balls: list[Ball], dim: int) -> Ball:
     """Balls side by side, with the largest radius."""
     rad, mag = (torch.stack([getattr(b, name) for b in balls]).amax() for name in ("rad", "mag"))
     return Ball(torch.cat([b.mid for b in balls], dim), rad, mag)
+
+
+def stack(balls: list[Ball]) -> Ball:
+    """Balls of one shape along a new first dimension."""
+    return cat([ball[None] for ball in balls], 0)

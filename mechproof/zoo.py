@@ -27,7 +27,7 @@ from torch import Tensor
 from .family import Family, InputError, Model
 
 DATA = Path(__file__).parent / "data"
-PACKAGES = ("max_of_k",)
+PACKAGES = ("max_of_k", "pizza")
 SHARD_BYTES = 7 * 2**20
 
 
@@ -102,21 +102,34 @@ def results(name: str) -> dict:
     return json.loads((DATA / "results" / f"{name}.json").read_text())
 
 
+def _others(family: Family, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that do something and are none of this family's."""
+    known = {*family.tensors, *family.optional, *family.ignored}
+    return [key for key, tensor in tensors.items() if key not in known and bool((tensor != 0).any())]
+
+
+def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> Family:
+    """The family whose tensors these are: of those it could be, one whose sizes fit and that leaves out the least."""
+    def unfit(family: Family) -> tuple[bool, int]:
+        try:
+            family.sizes({key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}, metadata)
+        except InputError:
+            return True, len(_others(family, tensors))
+        return False, len(_others(family, tensors))
+    every = families().values()
+    possible = [family for family in every if set(family.tensors) <= set(tensors)]
+    if possible:
+        return min(possible, key=unfit)
+    best = min(every, key=lambda family: len(set(family.tensors) - set(tensors)))
+    raise InputError(f"model {name!r} lacks {', '.join(sorted(set(best.tensors) - set(tensors)))}; {best.name} takes {', '.join(best.tensors)}")
+
+
 def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mapping | None = None) -> Model:
     """A Model of the family whose tensors these are, checked.  Errors: as `load`."""
-    names = {family.name: set(family.tensors) for family in families().values()}
-    family = next((f for f in families().values() if names[f.name] <= set(tensors)), None)
-    if family is None:
-        best = min(families().values(), key=lambda f: len(names[f.name] - set(tensors)))
-        missing = sorted(names[best.name] - set(tensors))
-        raise InputError(f"model {name!r} lacks {', '.join(missing)}; {best.name} takes {', '.join(best.tensors)}")
-    for key, tensor in tensors.items():
-        if key in family.ignored:
-            continue
-        if key not in family.tensors and bool((tensor != 0).any()):
-            known = "a part that this network does not have" if key in family.foreign else "not a tensor of this network"
-            raise InputError(f"tensor {key} is {known}; remove it, or set it to zero if it does nothing")
-    own = {key: tensors[key] for key in family.tensors}
+    family = _family_of(name, tensors, metadata or {})
+    for key in _others(family, tensors):
+        raise InputError(f"tensor {key} is {family.foreign.get(key, 'not a tensor of this network')}; remove it, or set it to zero if it does nothing")
+    own = {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}
     for key, tensor in own.items():
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")

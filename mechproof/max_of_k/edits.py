@@ -49,7 +49,7 @@ def stripped(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[st
     OV_left, OV_right = low_rank(centred(paths.OV.mid), rank)
     EU = centred(paths.EU.mid.mean(0, keepdim=True) + paths.PV.mid.mean(0))[0]
     tensors = {"QK_left": QK_left, "QK_right": QK_right.T, "EU": EU, "OV_left": OV_left, "OV_right": OV_right}
-    return {name: t.float().contiguous() for name, t in tensors.items()}, note(model, "stripped") | {"n_ctx": str(paths.n_ctx)}
+    return {name: t.float().contiguous() for name, t in tensors.items()}, model.lineage("stripped") | {"n_ctx": str(paths.n_ctx)}
 
 
 def projected(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -60,11 +60,7 @@ def projected(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[s
     Q, Kt = low_rank(w["W_Q"] @ w["W_K"].T, 1)
     V, Ot = low_rank(w["W_V"] @ w["W_O"], min(rank, h))
     w |= {"W_Q": padded(Q, h), "W_K": padded(Kt.T, h), "W_V": padded(V, h), "W_O": padded(Ot.T, h).T}
-    return {name: t.float().contiguous() for name, t in w.items()}, note(model, "projected")
-
-
-def note(model: Model, edit: str) -> dict[str, str]:
-    return {"edit": edit, "parent": model.name, "parent_sha256": model.sha256}
+    return {name: t.float().contiguous() for name, t in w.items()}, model.lineage("projected")
 
 
 EDITS = {"stripped": stripped, "projected": projected}

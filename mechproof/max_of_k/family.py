@@ -22,7 +22,8 @@ COLLECTIONS = {
     "max-of-10-v128": {"n_ctx": 10, "d_vocab": 128},
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
 }
-FOREIGN = ("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final")
+FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final"),
+                        "a part that this network does not have")
 IGNORED = ("mask", "IGNORE", "train_pairs")
 
 
@@ -134,7 +135,7 @@ def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 FAMILIES = (
     Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes,
-           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS),
+           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS),
     Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN, ignored=IGNORED,
            sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"}, collections={}),
 )

@@ -1,0 +1,86 @@
+"""Every pair of numbers: the opponent that explains nothing, and the truth that all others are tested against.
+
+It is an honest opponent: the linear maps are folded once, and since the network is symmetric in a and b, each
+unordered pair is tried once.  What float64 leaves undecided is decided in exact rational arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from flint import fmpq, fmpq_mat
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .. import cost
+from ..family import Advice, Model, Parameters, Proved
+from ..product_bounds import centred_columns
+from ..rounding import Ball
+from .circuits import balls, bias, residual
+from .model import POSITIONS
+from .proof import proved
+from .wheel import pairs
+
+
+def folded(model: Model) -> tuple[Ball, Ball, Ball]:
+    """H [p, n], W [n, p], S [p, p] in balls, multiplied out.  Complexity: O(p d^2 + p d n + n d p)."""
+    w, sizes = balls(model), model.sizes
+    W_U, R = centred_columns(w["W_U"]), residual(w)
+    return (R @ w["W_in"] + bias(w, "b_in", sizes["d_mlp"]), w["W_out"] @ W_U,
+            R @ W_U + bias(w, "b_out", sizes["d_model"]) @ W_U)
+
+
+def gaps(model: Model) -> Float[Ball, "half p p"]:
+    """Largest wrong logit less the right one, by pair: rows of one difference, [half, p], right where negative.
+
+    Complexity: O(p^3 n).
+    """
+    H, W, S = folded(model)
+    at, p, rows = pairs(model.sizes["p"]), model.sizes["p"], []
+    for a, b in zip(at.a, at.b):
+        logit = (H[a] + H[b]).relu() @ W + S[a] + S[b]
+        answer = (a + b)[:, None] % p
+        gap = logit - logit.pick(lambda x: x.gather(1, answer))
+        rows.append(gap.pick(lambda x: x.scatter(1, answer, -torch.inf).amax(1))[None])
+    rad = torch.stack([row.rad for row in rows]).amax()
+    return Ball(torch.cat([row.mid for row in rows]), rad, rad)
+
+
+def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
+    """All pairs, exactly."""
+    gap, at = gaps(model), pairs(model.sizes["p"])
+    right, open_ = gap.negative(), ~(gap.negative() | (-gap).negative())
+    with cost.charge(0, "reading off the result"):
+        doubtful = open_.nonzero().tolist()
+    words = 64 * (2 * model.sizes["d_model"] ** 2 + 2 * model.sizes["d_mlp"] * model.sizes["d_model"] + model.sizes["d_model"] * model.sizes["p"])
+    with cost.charge(len(doubtful) * words, "exact arithmetic, by words"):
+        for g, h in doubtful:
+            right[g, h] = exactly_right(model.tensors, int(at.a[g, h]), int(at.b[g, h]))
+    return proved(model.sizes["p"], right, lambda g, h: float(-gap.mid[g, h] - gap.rad))
+
+
+def exactly_right(tensors: Mapping[str, Tensor], a: int, b: int) -> bool:
+    """Whether the right logit is strictly largest at one pair, in exact rational arithmetic on the float32 weights."""
+    def rational(x: Tensor) -> fmpq_mat:
+        rows = x.double().reshape(-1, x.shape[-1]).tolist()
+        return fmpq_mat([[fmpq(*value.as_integer_ratio()) for value in row] for row in rows])
+    w = tensors
+    d, p = w["W_U"].shape
+    sign = rational(w["W_E"][-1:])
+    seen = rational(w["W_E"][[a]]) + rational(w["W_E"][[b]]) + sign
+    for row in w["W_pos"]:
+        seen += rational(row[None])
+    x = sign + rational(w["W_pos"][2:3])
+    for W_V, W_O in zip(w["W_V"], w["W_O"]):
+        x += seen * rational(W_V) * rational(W_O) * fmpq(1, POSITIONS)
+    hidden = x * rational(w["W_in"])
+    if "b_in" in w:
+        hidden += rational(w["b_in"][None])
+    on = fmpq_mat([[max(value, fmpq(0)) for value in hidden.entries()]])
+    out = x + on * rational(w["W_out"])
+    if "b_out" in w:
+        out += rational(w["b_out"][None])
+    logit = (out * rational(w["W_U"])).entries()
+    right = logit[(a + b) % p]
+    return all(right > value for c, value in enumerate(logit) if c != (a + b) % p)

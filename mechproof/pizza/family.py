@@ -1,0 +1,72 @@
+"""Modular addition as the roof sees it: its tensors, its collections, and how the chapter proves it.
+
+All strategies but brute force are one proof with another way to know the sum over neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..family import Advice, Family, Model, Parameter, Parameters, Spec, Strategy
+from . import brute_force, model, proof, search, wheel
+from .train import RECIPE, polished, train
+
+COLLECTIONS = {
+    "pizza-31": {"p": 31, "d_mlp": 256, "share": 0.8}, "pizza-59": {"p": 59}, "pizza-113": {"p": 113}, "pizza-227": {"p": 227},
+    "pizza-113-biases": {"p": 113, "biases": True}, "pizza-113-messy": {"p": 113, "decay": 0.0},
+}
+CONSTANT = "what would make attention depend on the tokens"
+ABSENT = "a part that this network does not have"
+FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT) | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT)
+IGNORED = ("mask", "IGNORE", "train_pairs")
+
+
+def through_doors(id: str, label: str, cost: int, complexity: str, parameters: dict[str, Parameter], find: Callable[[Model, Parameters], Advice],
+                  more: Callable[[Mapping[str, int], Parameters], Mapping[str, Spec]], sums: Callable) -> Callable[[Mapping[str, int]], Strategy]:
+    """A strategy that knows the sums over neurons in its own way; `sums(advice, parameters)` is that way."""
+    def of(sizes: Mapping[str, int]) -> Strategy:
+        d, ranks = sizes["d_model"], parameters
+        knobs = {"rank": Parameter(min(8, d), 2, d), "residual_rank": Parameter(min(20, d), 1, d)} | ranks
+        return Strategy(
+            id=id, label=label, family=id, cost=cost * sizes["p"] ** 2, parameters=knobs, complexity=complexity,
+            search=find, check=lambda model, advice, chosen: proof.check(model, advice, sums(advice, chosen)),
+            advice=lambda chosen: proof.doors(sizes, chosen) | more(sizes, chosen), unexplained_dimensions=lambda chosen: None)
+    return of
+
+
+def nothing_more(sizes: Mapping[str, int], chosen: Parameters) -> dict[str, Spec]:
+    return {}
+
+
+def by_turns(advice: Advice, chosen: Parameters) -> proof.Way:
+    return lambda net, at: (wheel.by_turns(net.H, net.G, advice["place"], chosen["nodes"], at), wheel.missed(net.H, net.G, at))
+
+
+def one_by_one(advice: Advice, chosen: Parameters) -> proof.Way:
+    return lambda net, at: (wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at))
+
+
+PRESETS = (
+    through_doors("wheel", "sums by arcs of the wheel", 2800, "O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)},
+                  search.on_the_wheel, lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))}, by_turns),
+    through_doors("exact_activations", "every neuron at every pair", 9000, "O(p d^2 + (n + p) d q + p^2 n q)", {},
+                  search.bases, nothing_more, one_by_one),
+)
+
+
+def trying(sizes: Mapping[str, int]) -> Strategy:
+    p, n, d = sizes["p"], sizes["d_mlp"], sizes["d_model"]
+    return Strategy("brute_force", "every pair", "brute_force", p**3 * n + p * p * n + 4 * p * d * (d + n), {}, "O(p^3 n)",
+                    search=lambda model, chosen: {}, check=brute_force.check, advice=lambda chosen: {},
+                    unexplained_dimensions=lambda chosen: None)
+
+
+def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
+    """The named presets for models of these sizes."""
+    return [trying(sizes), *(preset(sizes) for preset in PRESETS)]
+
+
+FAMILIES = (
+    Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes, strategies=strategies,
+           train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES, edits={"polished": polished}),
+)
