@@ -30,11 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 POINTWISE = frozenset(
     "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge bitwise_and bitwise_or bitwise_not exp log sqrt reciprocal "
-    "floor floor_divide clamp clamp_min clamp_max masked_fill nan_to_num cos sin remainder".split())
+    "floor floor_divide clamp clamp_min clamp_max masked_fill nan_to_num cos sin sign acos remainder".split())
 REDUCTIONS = frozenset("sum mean amax amin any cumsum cummax cummin nonzero argmax bincount unique_consecutive repeat_interleave".split())
 FREE = frozenset(
     "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone _to_copy alias "
-    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip unbind split scatter eye "
+    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip unbind split index_copy index_fill copy full full_like scatter eye "
     "split_with_sizes eye scalar_tensor repeat roll".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 

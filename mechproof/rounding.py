@@ -130,6 +130,14 @@ class Ball:
         mid = self.mid.new_zeros(size, *self.shape[1:]).index_add(0, index, self.mid)
         return Ball(mid, _up(most * self.rad + most * U * mag), mag)
 
+    def cos(self) -> Ball:
+        """Of slope at most 1, evaluated to 4 U."""
+        return Ball(self.mid.cos(), _up(self.rad + 4 * U), torch.ones_like(self.rad))
+
+    def sin(self) -> Ball:
+        """As `cos`."""
+        return Ball(self.mid.sin(), _up(self.rad + 4 * U), torch.ones_like(self.rad))
+
     def relu(self) -> Ball:
         """max(x, 0), which moves by no more than x does."""
         return self.pick(lambda x: x.clamp_min(0))
@@ -180,13 +188,6 @@ def inverse_sqrt(n: int) -> Ball:
     """1/sqrt(n) as a ball: a square root and a quotient, each rounded once."""
     mid = torch.tensor(n**-0.5, dtype=torch.float64)
     return Ball(mid, mid * (4 * U), mid)
-
-
-def cosines(j: Tensor, n: int) -> tuple[Ball, Ball]:
-    """cos and sin of 2 pi j / n for whole numbers 0 <= j < n: three roundings of the angle, below 7, and 4 U of the result."""
-    angle = j.double() * (2 * torch.pi / n)
-    rad = angle.new_tensor(64 * U)
-    return tuple(Ball(f(angle), rad, torch.ones_like(rad)) for f in (torch.cos, torch.sin))
 
 
 def minimum(a: Ball, b: Ball) -> Ball:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..family import Advice, Family, Model, Parameter, Parameters, Spec, Strategy
-from . import brute_force, model, proof, search, wheel
+from . import brute_force, model, moments, proof, search, wheel
 from .train import RECIPE, polished, train
 
 COLLECTIONS = {
@@ -39,16 +39,30 @@ def nothing_more(sizes: Mapping[str, int], chosen: Parameters) -> dict[str, Spec
 
 
 def by_turns(advice: Advice, chosen: Parameters) -> proof.Way:
-    return lambda net, at: (wheel.by_turns(net.H, net.G, advice["place"], chosen["nodes"], at), wheel.missed(net.H, net.G, at))
+    return lambda net, at: proof.Sums(wheel.by_turns(net.H, net.G, advice["place"], chosen["nodes"], at), wheel.missed(net.H, net.G, at))
 
 
 def one_by_one(advice: Advice, chosen: Parameters) -> proof.Way:
-    return lambda net, at: (wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at))
+    return lambda net, at: proof.Sums(wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at))
+
+
+def by_moments(advice: Advice, chosen: Parameters) -> proof.Way:
+    return lambda net, at: moments.summed(net, advice, chosen["terms"], at)
+
+
+def series(id: str, label: str, clusters: int, alone: int, find: Callable[[Model, Parameters], Advice]) -> Callable[[Mapping[str, int]], Strategy]:
+    """Moments of so many clusters a key, with so many neurons computed one by one."""
+    return through_doors(id, label, 3500 + 16 * alone, "O(p d^2 + (n + p) d q + n terms q + p^2 (q + terms))",
+                         {"clusters": Parameter(clusters, 1, 16), "terms": Parameter(80, 4, 400), "alone": Parameter(alone, 0, 1024)},
+                         find, moments.specs, by_moments)
 
 
 PRESETS = (
     through_doors("wheel", "sums by arcs of the wheel", 2800, "O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)},
                   search.on_the_wheel, lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))}, by_turns),
+    series("paper", "the bare pizza, |cos|", 1, 0, moments.bare),
+    series("moments", "moments of clusters", 3, 0, moments.clustered),
+    series("moments_exact_neurons", "moments, the worst neurons one by one", 3, 200, moments.clustered),
     through_doors("exact_activations", "every neuron at every pair", 9000, "O(p d^2 + (n + p) d q + p^2 n q)", {},
                   search.bases, nothing_more, one_by_one),
 )

@@ -18,13 +18,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..rounding import Ball, cosines
+from ..rounding import Ball, inverse
 from .circuits import norms
 from .wheel import Pairs
 
 
 class Logits(NamedTuple):
-    """logit_c(a, b) = z(a, b) T_c + S[a, c] + S[b, c], off by at most spare(a, b) v_c + slack(a, b) / 2."""
+    """logit_c(a, b) = z(a, b) T_c + S[a, c] + S[b, c], off by at most spare(a, b) v_c + slack(a, b) / 2.
+
+    Besides, z may be off by `astray` in each of its first planes.
+    """
 
     z: Float[Ball, "half p q"]
     T: Float[Ball, "q p"]
@@ -32,12 +35,22 @@ class Logits(NamedTuple):
     spare: Float[Ball, "half p"]
     v: Float[Ball, " p"]
     slack: Float[Ball, "half p"]
+    astray: Float[Ball, "half p planes"]
+
+
+TURN = Ball(torch.tensor(2 * torch.pi), torch.tensor(2.0**-50))          # 2 pi
+
+
+def angles(keys: Int[Tensor, "*k"], p: int) -> Float[Ball, "p *k"]:
+    """2 pi k c / p for every c = 0 .. p - 1, turned into [0, 2 pi)."""
+    turns = torch.outer(torch.arange(p), keys.flatten()) % p
+    return Ball(turns.double()) * TURN * inverse(p)
 
 
 def waves(keys: Int[Tensor, " k"], p: int) -> Float[Ball, "p k2"]:
     """cos kappa c and sin kappa c for every class and key, key by key."""
-    cos, sin = cosines(torch.outer(torch.arange(p), keys) % p, p)
-    return Ball(torch.stack([cos.mid, sin.mid], -1).flatten(1), cos.rad, cos.mag)
+    angle = angles(keys, p)
+    return angle.cos().pick(lambda cos: torch.stack([cos, angle.mid.sin()], -1).flatten(1))
 
 
 def turned(x: Logits, keys: Int[Tensor, " k"], at: Pairs, wave: Float[Ball, "p k2"]) -> tuple[Ball, Ball, Ball]:
@@ -74,6 +87,14 @@ def bent(z: Float[Ball, "half p q"], T: Float[Ball, "q p"], at: Pairs) -> tuple[
     return times @ gain[:, 1:].amax(2), left.abs() @ (T.amax(1) - T.amin(1))
 
 
+def widths(x: Logits) -> Float[Ball, "planes shifts"]:
+    """Per plane and delta, the longest T_{s+delta} - T_s: what one unit astray can do to a margin.  Complexity: O(p^2 planes)."""
+    p, planes = x.v.shape[0], x.astray.shape[2]
+    s, turned = torch.arange(p), x.T[: 2 * planes].pick(lambda y: y.unflatten(0, (planes, 2)))
+    away = turned[:, :, (s + s[1:, None]) % p] - turned[:, :, None]      # [planes, 2, delta, s]
+    return (away * away).sum(1).amax(2).sqrt_upper()
+
+
 def settled(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half shifts"]:
     """Which shifts delta = 1 .. p - 1 lose to the right answer on a whole row of pairs.  Complexity: O(p^2 q k)."""
     wave = waves(keys, x.S.shape[0])
@@ -82,7 +103,7 @@ def settled(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half
     one = Ball(torch.ones_like(cos.mid))
     p = x.v.shape[0]
     two = (x.v[None] + x.v[(torch.arange(p)[:, None] + torch.arange(p)) % p])[1:].amax(1)      # the worst s of every delta
-    upper = iota.abs().amax(1) @ sin.abs() - rho.amin(1) @ (one - cos) + rest + x.spare.amax(1)[:, None] * two
+    upper = iota.abs().amax(1) @ sin.abs() - rho.amin(1) @ (one - cos) + rest + x.spare.amax(1)[:, None] * two + x.astray.amax(1) @ widths(x)
     return upper.negative()
 
 
@@ -96,6 +117,7 @@ def right(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half p
     top = (x.z * columns[answer]).sum(2) + x.S[at.a, answer] + x.S[at.b, answer] - x.slack - x.spare * x.v[answer]
     c = (answer[g] + shift[:, None] + 1) % p
     other = (x.z[g] * columns[c]).sum(2) + x.S[a, c] + x.S[b, c] + x.spare[g] * x.v[c]
+    other = other + (x.astray[g] * widths(x).T[shift][:, None]).sum(2)
     lost = ~(other - top[g]).negative()
     return torch.zeros(at.a.shape, dtype=torch.int64).index_add(0, g, lost.long()) == 0
 
@@ -106,6 +128,5 @@ def lowest(x: Logits, at: Pairs, g: int, h: int) -> float:
     c = (a + b) % x.v.shape[0]
     logit = x.z[g, h] @ x.T + x.S[a] + x.S[b]
     gap = logit[c] - logit - x.spare[g, h] * (x.v + x.v[c]) - x.slack[g, h]
-    lower = -(-gap).upper().mid
-    lower[c] = torch.inf
-    return float(lower.min())
+    away = (c + torch.arange(1, x.v.shape[0])) % x.v.shape[0]
+    return float((-(x.astray[g, h] @ widths(x) - gap[away]).upper().mid).min())

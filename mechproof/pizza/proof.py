@@ -48,16 +48,23 @@ def network(model: Model, advice: Advice) -> Network:
                    S, before.over * classes.over.amax(0))
 
 
-Sums = tuple[Float[Ball, "half p q1"], Float[Ball, "half p"]]            # the sums, and how far off in Euclidean norm
+class Sums(NamedTuple):
+    """The sums, off by at most `off` in Euclidean norm, and besides by `astray` in each of the first planes of two outputs."""
+
+    z: Float[Ball, "half p q1"]
+    off: Float[Ball, "half p"]
+    astray: Float[Ball, "half p planes"] = Ball(torch.zeros(1, 1, 0))
+
+
 Way = Callable[[Network, Pairs], Sums]
 
 
 def logits(net: Network, sums: Sums, at: Pairs) -> Logits:
     """What is known of the logits of every pair.  Complexity: O(p^2)."""
-    z, off = sums
+    z, off, astray = sums
     each = net.direct * TWO
     slack = each[at.a] + each[at.b] + off * (norms(net.T.T).amax(0) * TWO)
-    return Logits(z[..., :-1], net.T, net.S, (z[..., -1] + off).upper(), net.v, slack.upper())
+    return Logits(z[..., :-1], net.T, net.S, (z[..., -1] + off).upper(), net.v, slack.upper(), astray.upper())
 
 
 def check(model: Model, advice: Advice, way: Way) -> Proved:
