@@ -64,7 +64,8 @@ def logits(net: Network, sums: Sums, at: Pairs) -> Logits:
     z, off, astray = sums
     each = net.direct * TWO
     slack = each[at.a] + each[at.b] + off * (norms(net.T.T).amax(0) * TWO)
-    return Logits(z[..., :-1], net.T, net.S, (z[..., -1] + off).upper(), net.v, slack.upper(), astray.upper())
+    aside = astray.upper().pick(lambda x: x.expand(*off.shape, -1))     # no planes: none for every pair
+    return Logits(z[..., :-1], net.T, net.S, (z[..., -1] + off).upper(), net.v, slack.upper(), aside)
 
 
 def check(model: Model, advice: Advice, way: Way) -> Proved:
