@@ -50,7 +50,7 @@ def read(table: Tables) -> Neurons:
     twice = (2 * key) % p
     folded = twice > p // 2                                              # frequencies k and p - k are conjugates
     second = ins[each, torch.where(folded, p - twice, twice)]
-    second = torch.where(folded, second.conj(), second) * torch.exp(-2j * first.angle()) / first.abs()
+    second = torch.where(folded, second.conj(), second) * torch.exp(-2j * first.angle()) / first.abs().clamp_min(1e-300)      # 0 of dead ones
     return Neurons(key, first.abs(), first.angle(), out.abs(), out.angle(), ins[:, 0].real, second)
 
 

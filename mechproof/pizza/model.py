@@ -45,8 +45,8 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     found = {"p": p, "d_mlp": d_mlp, "d_model": d_model, "n_heads": n_heads, "d_head": d_head}
     if p < 3 or any(p % q == 0 for q in range(2, int(p**0.5) + 1)):
         raise InputError(f"tensor W_E has {rows} rows, so p = {p}; expected an odd prime and one row more, for the sign =")
-    if min(found.values()) < 1:
-        raise InputError(f"model has sizes {found}; expected at least one of each")
+    if min(found.values()) < 1 or d_model < 2:
+        raise InputError(f"model has sizes {found}; expected at least one of each, and d_model of two or more")
     expected = shapes(p, d_mlp, d_model, 1, biases=True)
     expected |= {"W_V": (n_heads, d_model, d_head), "W_O": (n_heads, d_head, d_model)}
     for name, tensor in tensors.items():

@@ -20,15 +20,16 @@ def bases(model: Model, parameters: Parameters) -> Advice:
     neurons, rank = read(table), parameters["rank"]
     inner = torch.linalg.svd(residual(balls(model)).mid)[2][: parameters["residual_rank"]]
     left = torch.linalg.svd(table.W, full_matrices=False)[0][:, :rank]
-    span = torch.linalg.qr(w["W_out"].T @ left)[0]                       # [d, rank]
+    every = torch.cat([w["W_out"].T @ left, torch.eye(w["W_out"].shape[1]).double()], 1)
+    span = torch.linalg.qr(every)[0][:, :rank]                           # [d, rank], also of fewer neurons or classes
     written = w["W_out"] @ span * neurons.r[:, None]
     strongest = keys(neurons, rank // 2)
-    planes = [torch.linalg.svd(written[neurons.key == k], full_matrices=False)[2][:2] for k in strongest]
+    planes = [torch.linalg.svd(written[neurons.key == k])[2][:2] for k in strongest]
     own = torch.cat(planes) if planes else written[:0]
     others = torch.linalg.svd(own)[2][own.shape[0]:]
     u, _, v = torch.linalg.svd(torch.cat([own, others]))                 # the orthonormal basis nearest to these planes
     return {"inner": inner, "outer": u @ v @ span.T,
-            "keys": torch.tensor(strongest + [0] * (rank // 2 - len(strongest)))}
+            "keys": torch.tensor(strongest + [0] * (rank // 2 - len(strongest)), dtype=torch.int64)}
 
 
 def places(neurons: Neurons, strongest: list[int]) -> Float[Tensor, " n"]:
