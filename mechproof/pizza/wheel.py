@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..rounding import Ball, stack
+from ..rounding import Ball, U, _largest, _up, stack
 from .circuits import Table, norms
 
 
@@ -46,7 +46,9 @@ def missed(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p"]:
 
 def sides(h: Float[Tensor, "p nodes m"]) -> tuple[Float[Tensor, "p nodes"], Float[Tensor, "p nodes"]]:
     """Lower and upper bounds on the neurons of each node, each to a scale of its own."""
-    scaled = Ball(h) * Ball(1 / (h.abs().mean(0) + 2.0**-900))           # any positive numbers are sound
+    scaled = h * (1 / (h.abs().mean(0) + 2.0**-900))                     # any positive numbers are sound
+    size = _largest(scaled.abs())                                        # one product each, so rounded by U of its own size
+    scaled = Ball(scaled, _up(U * size), size)
     return -(-scaled).amax(-1).upper().mid, scaled.amax(-1).upper().mid
 
 
@@ -63,7 +65,7 @@ def turns(h: Float[Tensor, "p nodes m"], at: Pairs) -> Turns:
 
     Complexity: O(p^2 nodes), and one comparison a neuron of nodes that are neither on nor off.
     """
-    (p, n_nodes, m), (lo, hi) = h.shape, sides(h)
+    (p, _, m), (lo, hi) = h.shape, sides(h)
     below, above, against = -lo, -hi, -h
     first, maybe = lo[at.a] > below[at.b], hi[at.a] >= above[at.b]       # [half, p, nodes]
     g, s, j = (maybe > first).nonzero().unbind(-1)                       # neither on nor off: neuron by neuron
