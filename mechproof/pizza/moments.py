@@ -67,7 +67,7 @@ def series(curve: Curve, terms: int) -> Series:
     """
     u = curve.breaks()
     ends = torch.cat([torch.zeros_like(u[:, :1]), u, torch.full_like(u[:, :1], pi)], 1)
-    sign = curve.at(Ball((ends[:, 1:] + ends[:, :-1]) / 2).cos()).mid.sign()               # by the middles, [half, 3]
+    sign = torch.where(curve.at(Ball((ends[:, 1:] + ends[:, :-1]) / 2).cos()).mid < 0, -1.0, 1.0)      # by the middles, [half, 3]
     x = Ball(ends).cos()
     top = Ball((curve.C.mid / (4 * curve.B.mid)).nan_to_num(0.0)[:, None].clamp(min=x.mid[:, 1:], max=x.mid[:, :-1]))
     worst = maximum(maximum(-curve.at(x[:, 1:]) * Ball(sign), -curve.at(x[:, :-1]) * Ball(sign)), -curve.at(top) * Ball(sign)).amax(1)
@@ -177,6 +177,7 @@ def clustered(model: Model, parameters: Parameters) -> Advice:
     neurons, K, J = read(tables(model)), parameters["rank"] // 2, parameters["clusters"]
     advice, strongest = bases(model, parameters), keys(neurons, K)
     t, weight = (neurons.beta / neurons.r - neurons.second.real) / 2, neurons.r * neurons.omega
+    t = t.nan_to_num(0.0, 0.0, 0.0)                                      # of neurons that nothing moves
     group, centre = torch.full_like(neurons.key, K * J), torch.zeros(K, J, dtype=torch.float64)
     for k, key in enumerate(strongest):
         i = (neurons.key == key).nonzero().flatten()
@@ -185,7 +186,7 @@ def clustered(model: Model, parameters: Parameters) -> Advice:
         for j in range(J):
             mine = i[part == j]
             if len(mine):
-                centre[k, j] = (t[mine] * weight[mine]).sum() / weight[mine].sum()
+                centre[k, j] = (t[mine] * weight[mine]).sum() / weight[mine].sum().clamp_min(1e-300)
                 group[mine] = k * J + j
     described = torch.where(group < K * J, centre.flatten()[group.clamp_max(K * J - 1)], 0.0)
     H = tables(model).H
