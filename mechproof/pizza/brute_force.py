@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import torch
 from flint import fmpq, fmpq_mat
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from .. import cost
 from ..family import Advice, Model, Parameters, Proved
 from ..product_bounds import centred_columns
-from ..rounding import Ball
+from ..rounding import Ball, cat
 from .circuits import balls, bias, residual
 from .model import POSITIONS
 from .proof import proved
@@ -43,8 +43,7 @@ def gaps(model: Model) -> Float[Ball, "half p p"]:
         answer = (a + b)[:, None] % p
         gap = logit - logit.pick(lambda x: x.gather(1, answer))
         rows.append(gap.pick(lambda x: x.scatter(1, answer, -torch.inf).amax(1))[None])
-    rad = torch.stack([row.rad for row in rows]).amax()
-    return Ball(torch.cat([row.mid for row in rows]), rad, rad)
+    return cat(rows, 0)
 
 
 def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
@@ -57,7 +56,7 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     with cost.charge(len(doubtful) * words, "exact arithmetic, by words"):
         for g, h in doubtful:
             right[g, h] = exactly_right(model.tensors, int(at.a[g, h]), int(at.b[g, h]))
-    return proved(model.sizes["p"], right, lambda g, h: float(-gap.mid[g, h] - gap.rad))
+    return proved(model.sizes["p"], right, lambda g, h: float(-gap.upper().mid[g, h]))
 
 
 def exactly_right(tensors: Mapping[str, Tensor], a: int, b: int) -> bool:
@@ -66,7 +65,7 @@ def exactly_right(tensors: Mapping[str, Tensor], a: int, b: int) -> bool:
         rows = x.double().reshape(-1, x.shape[-1]).tolist()
         return fmpq_mat([[fmpq(*value.as_integer_ratio()) for value in row] for row in rows])
     w = tensors
-    d, p = w["W_U"].shape
+    p = w["W_U"].shape[1]
     sign = rational(w["W_E"][-1:])
     seen = rational(w["W_E"][[a]]) + rational(w["W_E"][[b]]) + sign
     for row in w["W_pos"]:

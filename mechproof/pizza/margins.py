@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..rounding import Ball, inverse
-from .circuits import norms
 from .wheel import Pairs
 
 

@@ -53,13 +53,14 @@ def boxes(rule: Rule) -> Float[Ball, ""]:
     w = rule.w[order]
     width, total = w * (pi / w.sum()), Ball(w).sum(0)
     right = width.cumsum(0)                                              # boxes touch; where they start is free, and so is rounding there:
+    rounded = Ball((len(w) + 8 + rule.phi.abs().amax()) * 2.0**-50)      # widths are not quite in proportion to w, phi not quite mod pi
     best = None
     for start in torch.arange(-32, 32) * (float(width.max()) / 16):
         ends = Ball(torch.cat([right[:1] * 0, right]) + start)           # any increasing ends that span pi
         far, near = ends[1:] - Ball(phi), ends[:-1] - Ball(phi)
         area = ((far * far.abs() - near * near.abs()) * Ball(torch.tensor(0.5))).sum(0)
         uneven = ((ends[1:] - ends[:-1]) - Ball(width)).abs().sum(0) + (Ball(right[-1:]) - Ball(torch.tensor([pi]))).abs().sum(0)
-        error = (area * Ball(torch.tensor(2.0)) + uneven * Ball(torch.tensor(2.0))) * total * Ball(torch.tensor(1 / pi), torch.tensor(2.0**-53))
+        error = ((area + uneven) * Ball(torch.tensor(2.0)) + rounded) * total * Ball(torch.tensor(1 / pi), torch.tensor(2.0**-53))
         best = error if best is None or bool(error.mid < best.mid) else best
     return best.upper()
 
