@@ -239,7 +239,7 @@ def larger() -> pd.DataFrame:
                      "certified, mean": digits_lo(100 * mean(bound), 2) + "%", "accuracy, mean": f"{100 * mean(truth):.2f}%",
                      "largest gap": f"{100 * max(t - b for t, b in zip(truth, bound)):.2f} points",
                      "operations, median": short(median(row["flops"][at] for row in models)),
-                     "seconds, median": f"{median(row['seconds'][at] for row in models):.1f}"})
+                     "seconds, median": f"{median(row['seconds'][at] for row in models):.2g}"})
     return pd.DataFrame(rows).set_index("models")
 
 
