@@ -178,6 +178,11 @@ class Ball:
         return Ball(self.mid + _up(self.rad + 2 * U * _up(self.mag)))
 
 
+def number(x: float, rad: float = 0.0) -> Ball:
+    """A Python float as it is: torch.tensor(x) alone would round it to float32."""
+    return Ball(torch.tensor(x, dtype=torch.float64), torch.tensor(rad, dtype=torch.float64))
+
+
 def inverse(n: int) -> Ball:
     """1/n as a ball."""
     mid = torch.tensor(1.0 / n, dtype=torch.float64)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..family import Model
-from ..rounding import Ball, cat, inverse
+from ..rounding import Ball, cat, inverse, number
 from .model import POSITIONS
 
 HALF = inverse(2)
@@ -75,7 +75,7 @@ class Door:
     def side(self, x: Float[Ball, "rows d"]) -> Side:
         """A factor, by rows.  |rest|^2 = |x|^2 - 2 |inside|^2 + inside Q Q^T inside^T.  Complexity: O(rows d q)."""
         inside = x @ self.Q.T
-        rest = (x * x).sum(1) - ((inside * Ball(torch.tensor(2.0)) - inside @ self.gram) * inside).sum(1)
+        rest = (x * x).sum(1) - ((inside * number(2.0) - inside @ self.gram) * inside).sum(1)
         return Side(inside, (rest.sqrt_upper() + norms(inside) * self.tilt).upper())
 
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..rounding import Ball, inverse
+from ..rounding import Ball, inverse, number
 from .wheel import Pairs
 
 
@@ -37,7 +37,7 @@ class Logits(NamedTuple):
     astray: Float[Ball, "half p planes"]
 
 
-TURN = Ball(torch.tensor(2 * torch.pi), torch.tensor(2.0**-50))          # 2 pi
+TURN = number(2 * torch.pi, 2.0**-50)                                    # 2 pi
 
 
 def angles(keys: Int[Tensor, "*k"], p: int) -> Float[Ball, "p *k"]:

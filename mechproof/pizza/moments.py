@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..family import Advice, Model, Parameters, Spec
-from ..rounding import Ball, _up, cat, maximum, stack
+from ..rounding import Ball, _up, cat, maximum, number, stack
 from .circuits import HALF, norms
 from .fourier import keys, read, tables
 from .margins import angles
@@ -29,7 +29,7 @@ from .search import bases
 from .wheel import Pairs, missed, one_by_one
 
 EVERY = 4                                                                # so many terms for what a neuron writes outside its key's plane
-TWO, FOUR = Ball(torch.tensor(2.0)), Ball(torch.tensor(4.0))
+TWO, FOUR = number(2.0), number(4.0)
 
 
 class Curve(NamedTuple):
@@ -67,11 +67,11 @@ def series(curve: Curve, terms: int) -> Series:
     """
     u = curve.breaks()
     ends = torch.cat([torch.zeros_like(u[:, :1]), u, torch.full_like(u[:, :1], pi)], 1)
-    sign = torch.where(curve.at(Ball((ends[:, 1:] + ends[:, :-1]) / 2).cos()).mid < 0, -1.0, 1.0)      # by the middles, [half, 3]
+    sign = torch.where(curve.at(Ball((ends[:, 1:] + ends[:, :-1]) / 2).cos()).mid < 0, -1.0, 1.0).double()      # by the middles, [half, 3]
     x = Ball(ends).cos()
     top = Ball((curve.C.mid / (4 * curve.B.mid)).nan_to_num(0.0)[:, None].clamp(min=x.mid[:, 1:], max=x.mid[:, :-1]))
     worst = maximum(maximum(-curve.at(x[:, 1:]) * Ball(sign), -curve.at(x[:, :-1]) * Ball(sign)), -curve.at(top) * Ball(sign)).amax(1)
-    wrong = worst.relu().upper() * TWO + Ball(torch.tensor(2.0**-40))    # the last: corners of intervals, rounded
+    wrong = worst.relu().upper() * TWO + number(2.0**-40)    # the last: corners of intervals, rounded
     j = torch.arange(terms + 2, dtype=torch.float64)
     S = (Ball(u[:, :, None]) * Ball(j)).sin() * Ball(1 / j.clamp_min(1.0))      # integrals of cos j u from 0 to the breaks
     S = Ball(torch.where(j == 0, u[:, :, None], S.mid), _up(S.rad + 2.0**-40), S.mag)
@@ -84,24 +84,24 @@ def series(curve: Curve, terms: int) -> Series:
     c = (C * (shift(1) + shift(-1)) - B * (shift(2) + shift(-2))) * HALF + curve.t * shift(0)
     scale = torch.full((terms,), 2 / pi, dtype=torch.float64)
     scale[0] = 1 / pi
-    return Series(c * Ball(scale, torch.tensor(2.0**-51)), tail(curve, terms - 1) + wrong * Ball(torch.tensor(2.0 * terms + 1)))
+    return Series(c * Ball(scale, number(2.0**-51).mid), tail(curve, terms - 1) + wrong * number(2.0 * terms + 1))
 
 
 def tail(curve: Curve, m: int) -> Float[Ball, " half"]:
     """At least the sum of |c_j| over j > m."""
     C, B, t = curve.C, curve.B, curve.t
-    root = (C * C + B * (t + B) * Ball(torch.tensor(8.0))).sqrt_upper()
+    root = (C * C + B * (t + B) * number(8.0)).sqrt_upper()
     once = ((t - B + C) * (t - B - C)).negative()                        # signs differ at 0 and pi: one zero
     zeros = Ball(torch.where(once, 1.0, 2.0))
     D1, D2 = zeros * root, zeros * (C.abs() + B.abs() * FOUR)
-    rest = D2 * TWO + C.abs() * TWO + B.abs() * Ball(torch.tensor(16.0))
-    return (D1 * Ball(torch.tensor(4 / (pi * m) * (1 + 2.0**-40))) + rest * Ball(torch.tensor(1 / (pi * m * m) * (1 + 2.0**-40)))).upper()
+    rest = D2 * TWO + C.abs() * TWO + B.abs() * number(16.0)
+    return (D1 * number(4 / (pi * m) * (1 + 2.0**-40)) + rest * number(1 / (pi * m * m) * (1 + 2.0**-40))).upper()
 
 
 def model_of(angle: Float[Ball, " p"], phase: Float[Tensor, " k"], r: Float[Tensor, " k"], t: Float[Ball, ""]) -> Float[Ball, "p k"]:
     """r (cos u + t (1 - cos 2u)) for u = kappa a + phase, with 1 - cos 2u = 2 - 2 cos^2 u."""
     cos = (angle[:, None] + Ball(phase)).cos()
-    return (cos + (Ball(torch.tensor(1.0)) - cos * cos) * (t * TWO)) * Ball(r)
+    return (cos + (number(1.0) - cos * cos) * (t * TWO)) * Ball(r)
 
 
 def of_cluster(net: Network, advice: Advice, i: Int[Tensor, " k"], g: int, terms: int) -> tuple[Ball, Ball, Ball, Series]:
@@ -115,7 +115,7 @@ def of_cluster(net: Network, advice: Advice, i: Int[Tensor, " k"], g: int, terms
     weighted = G * Ball(r)[:, None]
     half = angle[: (p + 1) // 2]                                         # theta = kappa g for every row of pairs
     cos = half.cos()
-    curve = Curve(cos, (cos * cos * TWO - Ball(torch.tensor(1.0))) * t, t)
+    curve = Curve(cos, (cos * cos * TWO - number(1.0)) * t, t)
     return miss, turned.cos() @ weighted, turned.sin() @ weighted, series(curve, terms)
 
 

@@ -16,12 +16,12 @@ from .. import cost
 from ..bound import Case
 from ..family import Advice, InputError, Model, Parameters, Proved, Spec
 from ..product_bounds import centred_columns
-from ..rounding import Ball, cat
+from ..rounding import Ball, cat, number
 from .circuits import Door, Table, balls, bias, norms, residual, table
 from .margins import Logits, lowest, right
 from .wheel import Pairs, pairs
 
-TWO = Ball(torch.tensor(2.0))
+TWO = number(2.0)
 
 
 class Network(NamedTuple):

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..family import Model
-from ..rounding import Ball
+from ..rounding import Ball, number
 from .fourier import Neurons, read, tables
 from .margins import angles
 
@@ -40,7 +40,7 @@ def of_key(neurons: Neurons, key: int) -> Rule:
 
 def integral(rule: Rule) -> Float[Ball, ""]:
     """M = (2 / 3 pi) sum w, what a perfect rule gives."""
-    return Ball(rule.w).sum(0) * Ball(torch.tensor(2 / (3 * pi)), torch.tensor(2.0**-52))
+    return Ball(rule.w).sum(0) * number(2 / (3 * pi), 2.0**-52)
 
 
 def boxes(rule: Rule) -> Float[Ball, ""]:
@@ -58,9 +58,9 @@ def boxes(rule: Rule) -> Float[Ball, ""]:
     for start in torch.arange(-32, 32) * (float(width.max()) / 16):
         ends = Ball(torch.cat([right[:1] * 0, right]) + start)           # any increasing ends that span pi
         far, near = ends[1:] - Ball(phi), ends[:-1] - Ball(phi)
-        area = ((far * far.abs() - near * near.abs()) * Ball(torch.tensor(0.5))).sum(0)
-        uneven = ((ends[1:] - ends[:-1]) - Ball(width)).abs().sum(0) + (Ball(right[-1:]) - Ball(torch.tensor([pi]))).abs().sum(0)
-        error = ((area + uneven) * Ball(torch.tensor(2.0)) + rounded) * total * Ball(torch.tensor(1 / pi), torch.tensor(2.0**-53))
+        area = ((far * far.abs() - near * near.abs()) * number(0.5)).sum(0)
+        uneven = ((ends[1:] - ends[:-1]) - Ball(width)).abs().sum(0) + (Ball(right[-1:]) - number(pi)[None]).abs().sum(0)
+        error = ((area + uneven) * number(2.0) + rounded) * total * number(1 / pi, 2.0**-53)
         best = error if best is None or bool(error.mid < best.mid) else best
     return best.upper()
 
@@ -79,23 +79,23 @@ def by_moments(rule: Rule, terms: int = 80) -> Float[Ball, ""]:
     m = Ball(torch.arange(1, terms + 1, dtype=torch.float64))[:, None] * Ball(2 * rule.phi)
     parts = []
     for sign in (1.0, -1.0):
-        angle = m + Ball(rule.psi) * Ball(torch.tensor(sign))
+        angle = m + Ball(rule.psi) * number(sign)
         parts.append((angle.cos() @ w, angle.sin() @ w))
     psi = Ball(rule.psi)
-    constant = modulus(psi.cos() @ w, psi.sin() @ w) * Ball(torch.tensor(2 / pi * (1 + 2.0**-50)))
+    constant = modulus(psi.cos() @ w, psi.sin() @ w) * number(2 / pi * (1 + 2.0**-50))
     (plus, minus), j = parts, torch.arange(1, terms + 1, dtype=torch.float64)
     first = torch.zeros(terms, dtype=torch.float64)
     first[0] = 1.0
     size = modulus(*plus) + modulus(minus[0] - Ball(first) * total, minus[1])
     series = (size * Ball(2 / (pi * (4 * j * j - 1)) * (1 + 2.0**-40))).sum(0)
-    return (constant + series + total * Ball(torch.tensor(2 / (pi * (2 * terms + 1)) * (1 + 2.0**-40)))).upper()
+    return (constant + series + total * number(2 / (pi * (2 * terms + 1)) * (1 + 2.0**-40))).upper()
 
 
 def by_table(rule: Rule, key: int, p: int) -> Float[Ball, ""]:
     """At least the rule's error at the p values of h that occur, computed for each.  Complexity: O(p n)."""
     h = angles(torch.tensor(key), p)                                     # [p, 1]
     size = (h + Ball(rule.phi)).cos().abs() * Ball(rule.w)
-    out = h * Ball(torch.tensor(2.0)) + Ball(rule.psi)
+    out = h * number(2.0) + Ball(rule.psi)
     re, im = (size * out.cos()).sum(1) - integral(rule), (size * out.sin()).sum(1)
     return modulus(re, im).amax(0).upper()
 
@@ -114,7 +114,7 @@ def budget(model: Model, key: int, terms: int = 80) -> dict[str, float]:
     i, rule, p = neurons.key == key, of_key(neurons, key), table.H.shape[0]
     H, W = table.H[:, i], table.W[i]
     beta, r, omega = neurons.beta[i], neurons.r[i], neurons.omega[i]
-    turn = 2 * pi * torch.arange(p) * key / p
+    turn = 2 * pi * torch.arange(p, dtype=torch.float64) * key / p
     H_wave = beta + r * (turn[:, None] + rule.phi).cos()
     W_wave = omega[:, None] * (turn + rule.psi[:, None]).cos()
     M = float(integral(rule).mid)
@@ -129,10 +129,10 @@ def budget(model: Model, key: int, terms: int = 80) -> dict[str, float]:
 def true_error(H: Float[Tensor, "p n"], W: Float[Tensor, "n p"], key: int, M: float) -> float:
     """The largest |sum_i |H_i(a) + H_i(b)| / 2 W_ic - M |cos kappa g| cos kappa(s - c)| over all pairs and classes.  Complexity: O(p^3 n)."""
     p, worst = H.shape[0], 0.0
-    turn, c = 2 * pi * key / p, torch.arange(p)
+    turn, c = torch.tensor(2 * pi * key / p, dtype=torch.float64), torch.arange(p)
     for g in range((p + 1) // 2):
         a, b = (c + g) % p, (c - g) % p
         found = (H[a] + H[b]).abs() / 2 @ W
-        meant = M * abs(torch.cos(torch.tensor(turn * g))) * (turn * ((a + b)[:, None] - c)).cos()
+        meant = M * (turn * g).cos().abs() * (turn * ((a + b)[:, None] - c)).cos()
         worst = max(worst, float((found - found.mean(1, keepdim=True) - meant).abs().max()))
     return worst
