@@ -23,7 +23,7 @@ from .family import InputError, Model, parse_id
 from .zoo import whole
 
 FORMAT = "mechproof-certificate/1"
-COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo")
+COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations")
 
 
 def encoded(tensor: Tensor) -> dict:

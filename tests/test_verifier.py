@@ -282,7 +282,7 @@ class Mutator:
             kind = self.rng.randrange(6)
             if kind == 0:
                 del node[key]
-            elif kind == 1 and type(node[key]) in (int, float):
+            elif kind == 1 and type(node[key]) in (int, float) and abs(node[key]) < 2**70:
                 node[key] += self.rng.choice([-1, 1, 2, 1000, -0.5])
             elif kind == 2 and isinstance(node, dict):
                 node[self.rng.choice(["x", "correct", "flops", "W_E", "shape"])] = node[key]

@@ -12,6 +12,7 @@ that only the short sums after them are left to float64 and its error bounds (`n
     levels.py      the same count where there are too many combinations of buckets to list
     exact.py       the exact number of right sequences by branch and bound
     cubic.py       the cubic proof
+    pizza.py       modular addition: products through narrow doors, sums over neurons, margins
     verdict.py     the checks, in order, and the one line
 
 >>> from mechproof.verifier import verify                                        # doctest: +SKIP

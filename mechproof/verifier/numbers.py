@@ -108,6 +108,10 @@ class Mat:
         columns = self.shape[1]
         return Mat(arb_mat(1, columns, self.balls.entries()[-columns:]))
 
+    def first(self, n: int) -> Mat:
+        columns = self.shape[1]
+        return Mat(arb_mat(n, columns, self.balls.entries()[: n * columns]))
+
     def mean(self) -> Mat:
         """The mean row."""
         n, columns = self.shape
@@ -117,7 +121,7 @@ class Mat:
     def norms(self) -> np.ndarray:
         """At least the Euclidean norm of every row, as exact floats."""
         work(2 * self.shape[0] * self.shape[1])
-        return np.array([root(sum((x * x for x in row), arb(0))) for row in self.balls.tolist()])
+        return np.array([root(dot(row, row)) for row in self.balls.tolist()])
 
     def real(self) -> Real:
         """Rounded once.  A conversion to float is off by at most an ulp, whichever way it rounds."""
@@ -127,6 +131,10 @@ class Mat:
         if not (isfinite(rad) and mag < LARGEST):
             raise Refused("a table overflows, and nothing can be certified")
         return Real(mid, up(up(rad) + 2 * U * mag), mag)
+
+
+def dot(x: list[arb], y: list[arb]) -> arb:
+    return sum((a * b for a, b in zip(x, y)), arb(0))
 
 
 def root(x: arb) -> float:
@@ -162,6 +170,43 @@ class Real:
         mag = up(self.mag * other.mag)
         return _made(self.mid * other.mid, self.rad * (other.mag + other.rad) + self.mag * other.rad + U * mag, mag)
 
+    def __matmul__(self, other: Real) -> Real:
+        """An inner product of n terms is off by n U sum |a| |b|, in any order of summation (but for U^2)."""
+        n, a, b = self.mid.shape[-1], np.abs(self.mid), np.abs(other.mid)
+        row, column = (up(float(x.sum(axis).max(initial=0))) for x, axis in ((a, -1), (b, max(-2, -b.ndim))))
+        mag = up(min(row * other.mag, self.mag * column))
+        mid = self.mid @ other.mid
+        work(2 * (n * mid.size + a.size + b.size) - mid.size)
+        return _made(mid, row * other.rad + self.rad * column + n * self.rad * other.rad + n * U * mag, mag)
+
+    def cumsum(self, axis: int) -> Real:
+        """Each partial sum off by what the whole may be."""
+        n, mid = self.mid.shape[axis], self.mid.cumsum(axis)
+        mag = up(n * self.mag)
+        return _made(mid, n * self.rad + n * U * mag, mag)
+
+    def relu(self) -> Real:
+        return self.pick(lambda x: reduced(np.maximum, x, 0.0))
+
+    def __neg__(self) -> Real:
+        return self.pick(lambda x: reduced(np.negative, x))
+
+    def __abs__(self) -> Real:
+        return self.pick(lambda x: reduced(np.abs, x))
+
+    def max(self, axis: int) -> Real:
+        return self.pick(lambda x: reduced(np.max, x, axis))
+
+    def min(self, axis: int) -> Real:
+        return self.pick(lambda x: reduced(np.min, x, axis))
+
+    shape = property(lambda self: self.mid.shape)
+    T = property(lambda self: self.pick(np.transpose))
+
+    def negative(self) -> np.ndarray:
+        """Where the real number is negative for certain; nowhere, if that is NaN or has no bound."""
+        return reduced(np.less, self.mid, -self.rad)
+
     def exp(self) -> Real:
         """|exp(x + e) - exp(x)| <= exp(x) |e| exp(|e|)."""
         mid = np.exp(self.mid)
@@ -179,6 +224,11 @@ class Real:
 def _made(mid: np.ndarray, rad: float, mag: float) -> Real:
     work(mid.size + 8)
     return Real(mid, up(rad), mag)
+
+
+def stacked(parts: list[Real]) -> Real:
+    """Along a new first axis, with the largest radius."""
+    return Real(np.stack([x.mid for x in parts]), *(float(np.max([getattr(x, name) for x in parts])) for name in ("rad", "mag")))
 
 
 def reduced(choose: Callable, x: np.ndarray, *where) -> np.ndarray:

@@ -25,7 +25,9 @@ IGNORED = ("mask", "IGNORE", "train_pairs")
 SHAPES = {
     "transformer": {"W_E": "vd", "W_pos": "nd", "W_Q": "dh", "W_K": "dh", "W_V": "dh", "W_O": "hd", "W_U": "dv"},
     "stripped": {"QK_left": "vr", "QK_right": "vr", "EU": "v", "OV_left": "vs", "OV_right": "sv"},
+    "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
 }
+OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}}
 Arrays = dict[str, np.ndarray]
 
 
@@ -67,11 +69,16 @@ def keyed(value: Any, keys: set[str], what: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """Finite float32 weights of one kind of network; n_ctx is given for a stripped one, whose tensors do not say it."""
+    """Finite float32 weights of one kind of network, which has v^n inputs."""
 
     weights: Arrays
     sizes: dict[str, int]
-    stripped: bool
+    kind: str
+
+    @property
+    def stripped(self) -> bool:
+        """Its tensors do not say n_ctx."""
+        return self.kind == "stripped"
 
     @property
     def sha256(self) -> str:
@@ -82,12 +89,20 @@ class Model:
         return digest.hexdigest()
 
 
+def kind_of(tensors: Arrays) -> str:
+    """The kind of network that has these names; of several, the first that has them in these dimensions."""
+    kinds = [kind for kind, shapes in SHAPES.items() if set(shapes) <= set(tensors)]
+    require(bool(kinds), "model has the tensors of no known network")
+    fits = lambda kind: all(tensors[name].ndim == len(letters) for name, letters in SHAPES[kind].items())
+    return next(filter(fits, kinds), kinds[0])
+
+
 def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     """Which network these tensors are, checked."""
-    kind = next((kind for kind, shapes in SHAPES.items() if set(shapes) <= set(tensors)), None)
-    require(kind is not None, "model has the tensors of no known network")
+    kind = kind_of(tensors)
+    shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
-    for name, letters in SHAPES[kind].items():
+    for name, letters in shapes.items():
         x = tensors[name]
         expected = tuple(sizes.get(letter) for letter in letters)
         require(x.dtype == np.float32 and x.ndim == len(letters) and all(e in (None, s) for e, s in zip(expected, x.shape)),
@@ -95,15 +110,20 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         sizes |= dict(zip(letters, x.shape))
         require(bool(np.isfinite(x).all()), f"model tensor {name} holds NaN or infinity")
     for name, x in tensors.items():
-        require(name in SHAPES[kind] or name in IGNORED or not np.any(x), f"model tensor {name} is no part of this network and not zero")
+        require(name in shapes or name in IGNORED or not np.any(x), f"model tensor {name} is no part of this network and not zero")
     if kind == "stripped":
         text = metadata.get("n_ctx")
         require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5, "model metadata does not say n_ctx")
         sizes["n"] = int(text)
+    if kind == "pizza":
+        p = sizes["v"]
+        require(p > 2 and all(p % k for k in range(2, int(p**0.5) + 1)), f"model has {p} classes, not an odd prime")
+        require(sizes["e"] == p + 1 and sizes["p"] == 3, f"model has {sizes['e']} tokens at {sizes['p']} positions, not {p + 1} at 3")
+        sizes["n"] = 2                                                                  # what it reads besides the sign
     for letter, x in sizes.items():
         name = {"v": "d_vocab", "n": "n_ctx"}.get(letter, "width")
         require((1 if name == "width" else 2) <= x <= MOST[name], f"model has {name} {x}; at most {MOST[name]} can be checked")
-    return Model({name: tensors[name] for name in SHAPES[kind]}, sizes, kind == "stripped")
+    return Model({name: tensors[name] for name in shapes}, sizes, kind)
 
 
 def safetensors(data: bytes) -> tuple[Arrays, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flint import ctx
 
-from . import circuits, cubic, separable
+from . import circuits, cubic, pizza, separable
 from .exact import right_sequences
 from .numbers import Refused, Unreadable, require, work
 from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
@@ -86,12 +86,14 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
     strategy = claim["strategy"]
     require(isinstance(strategy, str), "strategy is not a name")
-    require(strategy in ALLOWED, f"strategy: none of {', '.join(ALLOWED)}", Refused)
+    allowed = pizza.ALLOWED if model.kind == "pizza" else ALLOWED
+    require(strategy in allowed, f"strategy: none of {', '.join(allowed)}", Refused)
     parameters = settings(strategy, claim["parameters"], model)
-    advice = read_advice(certificate["advice"], expected(strategy, parameters, model.sizes))
+    shapes = (pizza.expected if model.kind == "pizza" else expected)(strategy, parameters, model.sizes)
+    advice = read_advice(certificate["advice"], shapes)
     fooled = FOOLED.get(strategy, 0)
     require(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}", Refused)
-    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force"     # to all that there is to try
+    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force" and model.kind != "pizza"     # to all that there is to try
     work.restart(MOST_WORK if admits else min(int(flops / CHEAPEST), MOST_WORK))
     work(sum(x.size for x in advice.values()))
     derived = bound(strategy, parameters, model, advice)
@@ -107,6 +109,11 @@ ALLOWED = {"brute_force": (), "exact": (), "cubic": (), "separable": SEPARABLE, 
 
 def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
     """The strategy's parameters, each in its range."""
+    if model.kind == "pizza":
+        keyed(given, set(pizza.ALLOWED[strategy]), "parameters")
+        for name in given:
+            integer(given[name], *pizza.limits(model.sizes)[name], name)
+        return given
     names, v = ALLOWED[strategy], model.sizes["v"]
     if model.stripped:
         require(strategy in ("brute_force", "exact", "separable"), f"strategy {strategy!r} has no meaning for a stripped network", Refused)
@@ -148,6 +155,8 @@ def read_advice(given: Any, shapes: dict[str, tuple[tuple[int, ...], str]]) -> A
 def bound(strategy: str, parameters: dict[str, Any], model: Model, advice: Arrays) -> int:
     """How many inputs the strategy certifies."""
     weights, n_ctx = model.weights, model.sizes["n"] if model.stripped else None
+    if model.kind == "pizza":
+        return pizza.certified(strategy, parameters, weights, advice)
     if strategy in ("exact", "brute_force"):
         logits = np.concatenate([weights["EU"][None], weights["OV_right"]]) if model.stripped else weights["W_U"]
         return right_sequences(lambda: circuits.exact(weights, n_ctx), logits, (model.sizes["n"], model.sizes["v"]))
