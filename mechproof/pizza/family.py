@@ -22,13 +22,14 @@ IGNORED = ("mask", "IGNORE", "train_pairs")
 
 
 def through_doors(id: str, label: str, cost: int, complexity: str, parameters: dict[str, Parameter], find: Callable[[Model, Parameters], Advice],
-                  more: Callable[[Mapping[str, int], Parameters], Mapping[str, Spec]], sums: Callable) -> Callable[[Mapping[str, int]], Strategy]:
+                  more: Callable[[Mapping[str, int], Parameters], Mapping[str, Spec]], sums: Callable,
+                  rank: int = 12, residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
     """A strategy that knows the sums over neurons in its own way; `sums(advice, parameters)` is that way."""
     def of(sizes: Mapping[str, int]) -> Strategy:
         d, ranks = sizes["d_model"], parameters
-        knobs = {"rank": Parameter(min(8, d), 2, d), "residual_rank": Parameter(min(20, d), 1, d)} | ranks
+        knobs = {"rank": Parameter(min(rank, d), 2, d), "residual_rank": Parameter(min(residual_rank, d), 1, d)} | ranks
         return Strategy(
-            id=id, label=label, family=id, cost=cost * sizes["p"] ** 2, parameters=knobs, complexity=complexity,
+            id=id, label=label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2, parameters=knobs, complexity=complexity,
             search=find, check=lambda model, advice, chosen: proof.check(model, advice, sums(advice, chosen)),
             advice=lambda chosen: proof.doors(sizes, chosen) | more(sizes, chosen), unexplained_dimensions=lambda chosen: None)
     return of
@@ -57,9 +58,15 @@ def series(id: str, label: str, clusters: int, alone: int, find: Callable[[Model
                          find, moments.specs, by_moments)
 
 
+def arcs(id: str, label: str, cost: int, **ranks: int) -> Callable[[Mapping[str, int]], Strategy]:
+    """Sums by arcs of the wheel, through doors of these ranks."""
+    return through_doors(id, label, cost, "O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)},
+                         search.on_the_wheel, lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))}, by_turns, **ranks)
+
+
 PRESETS = (
-    through_doors("wheel", "sums by arcs of the wheel", 2800, "O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)},
-                  search.on_the_wheel, lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))}, by_turns),
+    arcs("wheel", "sums by arcs of the wheel", 3200),
+    arcs("wheel-short", "the same through narrower doors", 2100, rank=6, residual_rank=14),
     series("paper", "the bare pizza, |cos|", 1, 0, moments.bare),
     series("moments", "moments of clusters", 3, 0, moments.clustered),
     series("moments_exact_neurons", "moments, the worst neurons one by one", 3, 200, moments.clustered),

@@ -1,0 +1,362 @@
+"""The figures and explorers of the pizza chapter; each draws what the library has computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import log, pi
+from statistics import mean, median, stdev
+
+import torch
+
+import mechproof as mp
+
+from .. import plots
+from ..bound import Bound, percent_lo, short
+from ..explore import Explorer, explore
+from ..family import Model
+from . import amplitude, fourier, quadrature
+from .quadrature import Rule
+from .wheel import pairs
+
+RANKS = (2, 4, 6, 8, 10, 12, 16)
+LABELS = {"paper": "the bare pizza", "moments": "moments", "moments_exact_neurons": "moments, worst neurons exactly",
+          "wheel": "arcs of the wheel", "exact_activations": "every neuron"}
+SHARP, SOFT, MARK = plots.QK, plots.OV, plots.CHOICE
+
+
+class Survey:
+    """The bounds of one model, each proved once, and how the model is read."""
+
+    def __init__(self, model: Model):
+        self.model, self.p = model, model.sizes["p"]
+        self.bound = lru_cache(maxsize=None)(self._bound)
+        self.table = fourier.tables(model)
+        self.neurons = fourier.read(self.table)
+        self.measured, self.logits = amplitude.measure(model)
+        self.keys = self.measured.keys
+
+    def _bound(self, id: str, rank: int | None = None) -> Bound:
+        return mp.prove(self.model, id, rank)
+
+    @property
+    def brute(self) -> Bound:
+        return self.bound("brute_force")
+
+    def wheel_of(self, key: int) -> Rule:
+        return quadrature.of_key(self.neurons, key)
+
+
+def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
+    """Bound against length, by rank and strategy: the picture that opens the chapter."""
+    ranks = sorted({r for r in RANKS if r <= survey.model.sizes["d_model"]} | {rank})
+    paths = {id: [survey.bound(id, r) for r in ranks] for id in LABELS}
+    high, low = survey.brute.flops * 1.6, min(b.flops for path in paths.values() for b in path) / 1.6
+
+    def draw(figure, strategy: str, rank: int):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        for id, path in paths.items():
+            axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], ".-", color=plots.PALE, linewidth=1)
+        path, bound = paths[strategy], survey.bound(strategy, rank)
+        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=SHARP, linewidth=1.6, marker=".")
+        axes.plot([bound.flops], [bound.accuracy_lower_bound], "o", color=MARK, markersize=12, markeredgecolor="black")
+        truth = survey.brute.accuracy_lower_bound
+        axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
+        axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.annotate("every pair", (survey.brute.flops, truth), (0, -16), textcoords="offset points", ha="center", fontsize=8.5)
+        axes.set_ylim(-0.03, 1.09)
+        plots.percent_axis(axes.yaxis, "pairs certified")
+        plots.flops_axis(axes, low, high)
+        times = survey.brute.flops / bound.flops
+        axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} of every pair")
+        alt = (f"Certified pairs against proof length for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, 1/{times:.1f} of "
+               f"the {short(survey.brute.flops, 'FLOP')} of trying every pair.")
+        return repr(bound), alt
+
+    return explore(draw, {"strategy": strategy, "rank": rank}, height=3.7, strategy=LABELS, rank=ranks,
+                   hint="Take the rank down: with each pair of directions a key goes, until nothing can be told. Then change the strategy: what the "
+                        "first three have to call error, the wheel adds up exactly.")
+
+
+def neuron(survey: Survey) -> Explorer:
+    """One neuron: what it hears of a, and where it is on over the pairs."""
+    weight = survey.neurons.r * survey.neurons.omega
+    chosen = {}
+    for k in survey.keys:
+        mine = (survey.neurons.key == k).nonzero().flatten()
+        for place, i in zip(("loudest", "middle"), mine[weight[mine].argsort(descending=True)][[0, len(mine) // 2]].tolist()):
+            chosen[f"{place} of key {k}"] = i
+    at, p = pairs(survey.p), survey.p
+
+    def draw(figure, which: str):
+        i = chosen[which]
+        H, k = survey.table.H[:, i], int(survey.neurons.key[i])
+        left, right = figure.add_axes((0.09, 0.16, 0.4, 0.7)), figure.add_axes((0.58, 0.16, 0.4, 0.7))
+        r, phi, t = float(survey.neurons.r[i]), float(survey.neurons.phi[i]), -float(survey.neurons.second[i].real)
+        angle = (2 * pi * k * torch.arange(p) / p + phi) % (2 * pi)
+        grid = torch.linspace(0, 2 * pi, 200)
+        left.plot(grid, r * (grid.cos() + t * (1 - (2 * grid).cos())), color=SOFT, linewidth=1.5)
+        left.plot(angle, H, ".", color=SHARP, markersize=4)
+        left.set_xlabel(r"$u = \kappa a + \varphi$")
+        left.set_ylabel("half of the pre-activation")
+        left.set_title(f"A cosine and a little bend, t = {t:.3f}")
+        x = (H[at.a] + H[at.b]).clamp_min(0).T
+        plots.token_map(right, x, "What passes the ReLU", "g = (a - b)/2", "h = (a + b)/2", bar="")
+        form = r * (angle.cos() + t * (1 - (2 * angle).cos()))
+        left_over = float(1 - (H - form).square().sum() / (H - H.mean()).square().sum())
+        alt = f"Neuron {i}, key {k}: amplitude {r:.2f}, t {t:.3f}; the two-term form explains {100 * left_over:.2f} percent of its input's variance."
+        return f"neuron {i} · key {k} · {100 * left_over:.2f}% of its variance in two terms", alt
+
+    return explore(draw, which=list(chosen), hint="The points are the trained neuron, the curve has two numbers and a phase. Compare keys.")
+
+
+RULES = (3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)
+
+
+def rectangles(seed: int) -> Explorer:
+    """The integral and its rule: n nodes on the wheel, even or jittered, under the integrand."""
+    def rule(nodes: int, jitter: int) -> Rule:
+        shake = torch.rand(nodes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5
+        phi = (torch.arange(nodes) + 0.5 + jitter / 100 * shake) * 2 * pi / nodes - pi
+        return Rule(phi, torch.full((nodes,), 1.0 / nodes, dtype=torch.float64), 2 * phi)
+
+    def draw(figure, nodes: int, jitter: int, difference: int):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        made, s, delta = rule(nodes, jitter), pi / 5, 2 * pi * difference / 12
+        f = lambda phi: (s / 2 + phi).cos().clamp_min(0) * (s + delta + 2 * phi).cos()
+        grid = torch.linspace(-pi, pi, 400, dtype=torch.float64)
+        axes.bar(made.phi, f(made.phi), width=2 * pi / nodes, color="#bcd9ec", edgecolor=SHARP, linewidth=0.5)
+        axes.plot(grid, f(grid), color=SOFT, linewidth=1.6)
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set_ylim(-1.1, 1.1)
+        axes.set_xlabel(r"phase $\varphi$ of the neuron")
+        axes.set_ylabel("what it adds")
+        true, got = 2 / 3 * float(torch.cos(torch.tensor(delta))), float(f(made.phi).mean() * 2 * pi)
+        M = float(quadrature.integral(made).mid)
+        worst = {"boxes": float(quadrature.boxes(made).mid) / M, "moments": float(quadrature.by_moments(made, 200).mid) / M}
+        axes.set_title(f"{nodes} rectangles give {got:+.3f}, the integral is {true:+.3f}")
+        alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: sum {got:.4f}, integral {true:.4f}. "
+               f"Proved for every s and c: error at most {worst['boxes']:.3f} by boxes, {worst['moments']:.3f} by moments, in units of the answer.")
+        return f"error at most {worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments, for every s and c", alt
+
+    return explore(draw, {"nodes": 12}, nodes=RULES, jitter=[0, 30, 100], difference=[0, 2, 3, 6], hint="Even nodes are exact but for a "
+                   "tail from 5 on; boxes do not see it, moments do. Jitter makes both pay. At a difference of 3 twelfths the integral is zero: a wrong answer.")
+
+
+def blind_spot(survey: Survey) -> Explorer:
+    """A_k along the difference a - b for a t that can be moved, over the trained model's."""
+    theta = torch.linspace(0, pi, 181, dtype=torch.float64)
+    p = survey.p
+
+    def draw(figure, t: int):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        value = t / 1000
+        total = amplitude.shape(theta, value)
+        linear = -value / 2 * (2 * theta).cos()
+        axes.plot(theta, total - linear, color=SOFT, linestyle=":", linewidth=1.3)
+        axes.plot(theta, linear, color=plots.EU, linestyle="--", linewidth=1.3)
+        axes.plot(theta, total, color=SHARP, linewidth=2)
+        for name, y, colour in (("folded half", (total - linear)[130], SOFT), ("linear half", linear[118], plots.EU), ("together", total[100], SHARP)):
+            axes.annotate(name, (float(theta[130]), float(y)), (3, 4), textcoords="offset points", fontsize=8.5, color=colour)
+        for j, k in enumerate(survey.keys):
+            here = (2 * pi * k * torch.arange(survey.measured.A.shape[1]) / p) % pi
+            direct = 2 * survey.measured.s[j] * (2 * here).cos()
+            axes.plot(here, (survey.measured.A[j] - direct) / survey.measured.R[j], ".", color=plots.NOISE, markersize=3, alpha=0.6)
+        axes.set_xlabel(r"$\theta = \kappa (a - b)/2$")
+        axes.set_ylabel("amplitude over R")
+        axes.set_ylim(-0.12, 0.26)
+        found = amplitude.floor(value)
+        best, top = amplitude.flattest()
+        axes.set_title(f"t = {value:.3f}: the floor is {100 * found:.0f}% of the peak")
+        own = float((survey.measured.t * survey.measured.R).sum() / survey.measured.R.sum())
+        alt = (f"Amplitude along theta at t = {value:.3f}: smallest over largest {found:.3f}; highest possible {top:.4f} at t = {best:.4f}; "
+               f"the neurons of {survey.model.name} have {own:.3f} on average.")
+        return f"floor {100 * found:.1f}% · flattest at t = {best:.4f} ({100 * top:.2f}%) · this model's neurons {own:.3f}", alt
+
+    return explore(draw, {"t": 0}, t=list(range(0, 201, 10)), hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. Raise t until "
+                   "the floor is flat. The grey points are the trained model.")
+
+
+def phases(survey: Survey) -> plots.Picture:
+    """psi against 2 phi, key by key."""
+    figure = plots.new_figure(3.2)
+    with plots.house():
+        for j, k in enumerate(survey.keys[:4]):
+            axes = figure.add_axes((0.08 + 0.235 * j, 0.18, 0.2, 0.62))
+            mine = survey.neurons.key == k
+            axes.plot((2 * survey.neurons.phi[mine]) % (2 * pi), survey.neurons.psi[mine] % (2 * pi), ".", color=SHARP, markersize=3)
+            axes.plot([0, 2 * pi], [0, 2 * pi], color=plots.TRUTH, linestyle="--", linewidth=0.8)
+            axes.set_title(f"key {k}: {int(mine.sum())} neurons", fontsize=9)
+            axes.set_xticks([0, pi, 2 * pi], ["0", "π", "2π"])
+            axes.set_yticks([0, pi, 2 * pi], ["0", "π", "2π"] if j == 0 else [""] * 3)
+            axes.set_xlabel(r"$2\varphi$")
+            if j == 0:
+                axes.set_ylabel(r"$\psi$")
+    gap = torch.angle(torch.exp(1j * (survey.neurons.psi - 2 * survey.neurons.phi))).abs()
+    weight = survey.neurons.r * survey.neurons.omega
+    return plots.Picture(figure, f"Output phase against twice the input phase, key by key, on the diagonal: off by {float((gap * weight).sum() / weight.sum()):.3f} "
+                                 "rad on average, weighted.")
+
+
+def error_budget(survey: Survey) -> Explorer:
+    """The paper's pieces of one key, normalised, against 1: the line above which nothing follows."""
+    def draw(figure, key: int, terms: int):
+        axes = figure.add_axes((0.2, 0.16, 0.76, 0.7))
+        found = quadrature.budget(survey.model, key, terms)
+        shown = (*quadrature.PIECES, "true")
+        for i, name in enumerate(shown):
+            axes.barh(i, found[name], color=plots.TRUTH if name == "true" else SOFT if i < 4 else SHARP, height=0.62)
+            axes.text(found[name] + 0.02, i, f"{found[name]:.2f}", va="center", fontsize=8.5)
+        axes.axvline(1, color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.set_yticks(range(len(shown)), [*quadrature.PIECES, "true error of all"])
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(1.15, 1.12 * max(found[name] for name in shown)))
+        axes.set_xlabel("error over the answer's height M")
+        total = found["bias"] + found["harmonics"] + found["leftovers"] + found["moments"]
+        axes.set_title(f"The pieces sum to {total:.2f}, the error is {found['true']:.2f}")
+        listed = ", ".join(f"{name} {found[name]:.3f}" for name in (*quadrature.PIECES, "true", "naive"))
+        return f"{total:.2f} with moments · naive {found['naive']:.1f} · true {found['true']:.2f}", f"Bars of error pieces of key {key}: {listed}."
+
+    return explore(draw, {"key": survey.keys[0], "terms": 80}, key=list(survey.keys),
+                   terms=[3, 6, 12, 40, 80, 200], hint="Bias and harmonics alone exceed what a proof can bear: the paper counts them as error. More "
+                   "terms help the rule, and the rule is not the problem.")
+
+
+def certified_map(survey: Survey, rank: int) -> Explorer:
+    """Which pairs the moments certify, as clusters and neurons done exactly are added."""
+    n = survey.model.sizes["d_mlp"]
+    counts = [0, n // 8, n // 4, 3 * n // 8, n // 2]
+    at = pairs(survey.p)
+
+    @lru_cache(maxsize=None)
+    def proved(clusters: int, alone: int) -> tuple[Bound, torch.Tensor]:
+        bound = mp.prove(survey.model, f"moments:clusters={clusters},alone={alone},rank={rank}")
+        covered = [[bound.covers([int(a), int(b)]) for a, b in zip(*rows)] for rows in zip(at.a.tolist(), at.b.tolist())]
+        return bound, torch.tensor(covered)
+
+    def draw(figure, clusters: int, exact_neurons: int):
+        bound, covered = proved(clusters, exact_neurons)
+        axes = figure.add_axes((0.1, 0.17, 0.86, 0.68))
+        axes.imshow(covered.double(), cmap="Blues", vmin=0, vmax=1.4, aspect="auto", interpolation="none", origin="lower")
+        axes.grid(False)
+        axes.set_xlabel("h = (a + b)/2")
+        axes.set_ylabel("g = (a - b)/2")
+        axes.set_title(f"{percent_lo(bound.correct, bound.total)} of the pairs, with {exact_neurons} of {n} neurons one by one")
+        alt = f"Map of certified pairs with {clusters} clusters a key and {exact_neurons} exact neurons: {bound}."
+        return repr(bound), alt
+
+    return explore(draw, {"clusters": 3, "exact_neurons": counts[-1]}, clusters=[1, 3], exact_neurons=counts, height=3.2,
+                   hint="Rows are differences, columns sums. Where rows go first is where the amplitude is lowest.")
+
+
+def why_several_keys(survey: Survey) -> Explorer:
+    """The margin over all wrong answers as keys are added."""
+    p, A = survey.p, survey.measured.A.mean(1)
+
+    def draw(figure, keys: int):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        delta = torch.arange(1, p)
+        margin = sum(A[j] * (1 - (2 * pi * survey.keys[j] * delta / p).cos()) for j in range(keys))
+        axes.vlines(delta, 0, margin, color=SHARP, linewidth=1.2)
+        low = int(margin.argmin())
+        axes.plot([int(delta[low])], [float(margin[low])], "o", color=MARK, markersize=8, markeredgecolor="black")
+        axes.set_ylim(0, 2.05 * float(A.sum()))
+        axes.set_xlabel(r"wrong answer, $\delta = c - s$")
+        axes.set_ylabel("margin (logits)")
+        axes.set_title(f"{keys} key{'s' if keys > 1 else ''}: the nearest wrong answer is {float(margin[low]):.1f} logits away")
+        return f"smallest margin {float(margin[low]):.2f} logits at δ = {int(delta[low])}", \
+            f"Margin by wrong answer with {keys} keys of {survey.model.name}: smallest {float(margin[low]):.2f} at delta {int(delta[low])}."
+
+    return explore(draw, {"keys": 1}, keys=list(range(1, len(survey.keys) + 1)), hint="One wave has wrong answers next to its top. Each further key lifts the lowest.")
+
+
+def training(notes: Sequence[Mapping]) -> Explorer:
+    """What of the mechanism is there at which step of one run."""
+    names = {"t": "t of the neurons", "phase_gap": "|psi - 2 phi| (rad)", "floor": "floor of the amplitude", "wrong": "wrong pairs"}
+
+    def draw(figure, quantity: str):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        steps, values = [n["step"] for n in notes], [n[quantity] for n in notes]
+        axes.plot(steps, values, ".-", color=SHARP)
+        if quantity == "wrong":
+            axes.set_yscale("symlog")
+        if quantity == "t":
+            axes.axhline(amplitude.FLATTEST, color=plots.TRUTH, linestyle="--", linewidth=1)
+            axes.annotate("flattest", (steps[-1], amplitude.FLATTEST), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
+            axes.set_ylim(-0.02, 0.2)
+        axes.set_xlabel("training step")
+        axes.set_ylabel(names[quantity])
+        axes.set_title(f"{names[quantity].capitalize()}: {values[0]:.3g} at step {steps[0]}, {values[-1]:.3g} at the end")
+        listed = ", ".join(f"{s}: {v:.3g}" for s, v in zip(steps, values))
+        return f"{values[-1]:.3g} at the end", f"{names[quantity]} by training step: {listed}."
+
+    return explore(draw, quantity=names, hint="The phases lock before the last wrong pair goes; t moves slowly, and stops short of the flattest point.")
+
+
+def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
+    """t of every key of every model that was trained, by collection, against the flattest point."""
+    figure = plots.new_figure()
+    groups = sorted({r["collection"] for r in rows}, key=lambda c: (int(c.split("-")[1]), c))
+    with plots.house():
+        axes = figure.add_axes((0.1, 0.22, 0.87, 0.64))
+        for x, name in enumerate(groups):
+            values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"]) if R > 0.1 * sum(r["R"])]
+            axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".", color=SHARP, alpha=0.45, markersize=5)
+            axes.plot([x - 0.3, x + 0.3], [median(values)] * 2, color=SHARP, linewidth=2.5)
+        axes.axhline(amplitude.FLATTEST, color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.FLATTEST), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
+        axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups], fontsize=8.5)
+        axes.set_ylabel("t of a key's neurons")
+        everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if R > 0.1 * sum(r["R"])]
+        under = sum(t < amplitude.FLATTEST for t in everything) / len(everything)
+        axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
+    return plots.Picture(figure, f"Strip plot of t over {len(everything)} keys of {len(rows)} models, median {median(everything):.3f}, flattest {amplitude.FLATTEST}.")
+
+
+class Table:
+    """Rows of text for a notebook."""
+
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]]):
+        self.header, self.rows = header, rows
+
+    def _repr_html_(self) -> str:
+        line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+        return "<table>" + line(self.header, "th") + "".join(line(row, "td") for row in self.rows) + "</table>"
+
+    def __repr__(self) -> str:
+        return "\n".join("  ".join(cells) for cells in (self.header, *self.rows))
+
+
+def by_collection(rows: Sequence[Mapping], ids: Sequence[str]) -> Table:
+    """Median certified share and ratio to brute force, by collection and strategy; only models that are right on every pair."""
+    out = []
+    for name in sorted({r["collection"] for r in rows}, key=lambda c: (int(c.split("-")[1]), c)):
+        mine = [r for r in rows if r["collection"] == name]
+        cells = [name, str(len(mine))]
+        for id in ids:
+            share = median(r["proofs"][id]["correct"] / r["proofs"][id]["total"] for r in mine)
+            ratio = median(r["proofs"]["brute_force"]["flops"] / r["proofs"][id]["flops"] for r in mine)
+            cells.append(f"{100 * share:.2f}% at 1/{ratio:.0f}")
+        out.append(cells)
+    return Table(("collection", "models", *ids), out)
+
+
+def budgets(rows: Sequence[Mapping]) -> Table:
+    """The paper's pieces over all models that are right everywhere: mean and spread."""
+    names = (*quadrature.PIECES, "naive", "true")
+    return Table(("piece", "mean", "spread", "smallest", "largest"),
+                 [[name] + [f"{f([r['budget'][name] for r in rows]):.3f}" for f in (mean, stdev, min, max)] for name in names])
+
+
+def exponents(rows: Sequence[Mapping], ids: Sequence[str]) -> Table:
+    """Operations by p, and the exponent of p that fits them."""
+    sizes = sorted({r["sizes"]["p"] for r in rows})
+    clean = {p: [r for r in rows if r["sizes"]["p"] == p and r["sizes"]["d_mlp"] == 512] for p in sizes}
+    used = [p for p in sizes if clean[p]]
+    out = []
+    for id in ids:
+        flops = [median(r["proofs"][id]["flops"] for r in clean[p]) for p in used]
+        x, y = [log(p) for p in used], [log(f) for f in flops]
+        slope = sum((a - mean(x)) * (b - mean(y)) for a, b in zip(x, y)) / sum((a - mean(x)) ** 2 for a in x)
+        out.append([id, *(short(f, "FLOP") for f in flops), f"p^{slope:.2f}"])
+    return Table(("strategy", *(f"p = {p}" for p in used), "fit"), out)
