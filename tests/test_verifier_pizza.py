@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from conftest import small_model
 from safetensors.torch import save_file
 from test_verifier import Mutator, claiming, judge
 
@@ -20,7 +21,7 @@ from mechproof.certificate import certificate
 from mechproof.pizza import brute_force, wheel
 from mechproof.pizza.model import shapes
 from mechproof.pizza.train import train
-from mechproof.verifier import pizza, verify
+from mechproof.verifier import pizza, verify, verify_tensors
 
 STRATEGIES = ("wheel:rank=13,nodes=8", "wheel:rank=12,nodes=7,residual_rank=30", "exact_activations:rank=13,residual_rank=13", "brute_force")
 TINY = ("wheel:rank=3,nodes=3", "exact_activations:rank=3,residual_rank=8", "brute_force")
@@ -163,6 +164,14 @@ def test_weights_that_are_not_this_network(tmp_path, name, tensor, code):
     save_file({**trained().tensors, name: tensor}, tmp_path / "m.safetensors")
     verdict = verify(json.dumps(content).encode(), tmp_path / "m.safetensors")
     assert verdict.code == code and (code != 2 or name in verdict.line or name in ("W_E", "W_U", "W_pos")), verdict.line
+
+
+def test_a_network_without_neurons_is_told_apart():
+    """Max-of-K with an MLP of zeros has all the names of this family, in other shapes."""
+    model = small_model(0)
+    more = {"W_in": torch.zeros(model.sizes["d_model"], 4), "W_out": torch.zeros(4, model.sizes["d_model"])}
+    tensors = {name: x.numpy() for name, x in {**model.tensors, **more}.items()}
+    assert verify_tensors(certificate(model, "cubic")[0], tensors, {}).code == 0
 
 
 def test_a_modulus_that_is_not_prime(tmp_path):
