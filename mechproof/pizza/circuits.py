@@ -70,6 +70,7 @@ class Door:
         self.Q = Ball(Q)
         self.gram = self.Q @ self.Q.T
         D = self.gram - Ball(torch.eye(Q.shape[0]))
+        D = Ball(D.mid, D.rad)                                           # as small as it is: its square would keep the magnitude of 1
         self.tilt = (D * D).sum(1).sum(0).sqrt_upper().sqrt_upper()      # |D| = tilt^2, shared by the two sides
 
     def side(self, x: Float[Ball, "rows d"]) -> Side:

@@ -40,9 +40,9 @@ class Logits(NamedTuple):
 TURN = number(2 * torch.pi, 2.0**-50)                                    # 2 pi
 
 
-def angles(keys: Int[Tensor, "*k"], p: int) -> Float[Ball, "p *k"]:
+def angles(keys: Int[Tensor, " k"], p: int) -> Float[Ball, "p k"]:
     """2 pi k c / p for every c = 0 .. p - 1, turned into [0, 2 pi)."""
-    turns = torch.outer(torch.arange(p), keys.flatten()) % p
+    turns = torch.outer(torch.arange(p), keys) % p
     return Ball(turns.double()) * TURN * inverse(p)
 
 
@@ -114,11 +114,14 @@ def right(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half p
     answer = (at.a + at.b) % p
     columns = x.T.T
     top = (x.z * columns[answer]).sum(2) + x.S[at.a, answer] + x.S[at.b, answer] - x.slack - x.spare * x.v[answer]
-    c = (answer[g] + shift[:, None] + 1) % p
+    wrong = (torch.arange(p)[:, None] + torch.arange(1, p)) % p          # every answer's other classes, shift by shift
+    c = wrong[answer[g], shift[:, None]]
     other = (x.z[g] * columns[c]).sum(2) + x.S[a, c] + x.S[b, c] + x.spare[g] * x.v[c]
-    other = other + (x.astray[g] * widths(x).T[shift][:, None]).sum(2)
-    lost = ~(other - top[g]).negative()
-    return torch.zeros(at.a.shape, dtype=torch.int64).index_add(0, g, lost.long()) == 0
+    if x.astray.shape[2]:
+        other = other + (x.astray[g] * widths(x).T[shift][:, None]).sum(2)
+    least = -(Ball(other.rad) - top).upper().mid                         # a number below this is a real number below the right logit
+    won = torch.zeros(at.a.shape, dtype=torch.int64).index_add(0, g, (other.mid < least[g]).long())
+    return won == torch.bincount(g, minlength=at.a.shape[0])[:, None]
 
 
 def lowest(x: Logits, at: Pairs, g: int, h: int) -> float:

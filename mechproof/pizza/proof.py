@@ -70,10 +70,10 @@ def logits(net: Network, sums: Sums, at: Pairs) -> Logits:
 
 def check(model: Model, advice: Advice, way: Way) -> Proved:
     """Certified pairs, both orders, out of p^2."""
-    p = model.sizes["p"]
+    p, keys = model.sizes["p"], advice["keys"]
     at, net = pairs(p), network(model, advice)
     known = logits(net, way(net, at), at)
-    return proved(p, right(known, advice["keys"], at), lambda g, h: lowest(known, at, g, h))
+    return proved(p, right(known, keys[keys.nonzero().flatten()], at), lambda g, h: lowest(known, at, g, h))
 
 
 def proved(p: int, certified: Bool[Tensor, "half p"], margin: Callable[[int, int], float]) -> Proved:
