@@ -106,7 +106,7 @@ def model_of(angle: Float[Ball, " p"], phase: Float[Tensor, " k"], r: Float[Tens
 
 def of_cluster(net: Network, advice: Advice, i: Int[Tensor, " k"], g: int, terms: int) -> tuple[Ball, Ball, Ball, Series]:
     """(errors, cosines, sines, series) of one cluster's neurons i: what its model misses at a, and its moments by column of G."""
-    p, key = net.S.shape[0], advice["keys"][g // advice["t"].shape[1]]
+    p, key = net.S.shape[0], advice["keys"][g // advice["t"].shape[1], None]
     angle, t, r, phase = angles(key, p)[:, 0], Ball(advice["t"].flatten()[g]), advice["r"][i].abs(), advice["phase"][i]
     G = net.G[i]
     miss = (net.H.mid[:, i] - model_of(angle, phase, r, t)).abs()
@@ -149,7 +149,7 @@ def summed(net: Network, advice: Advice, terms: int, at: Pairs) -> Sums:
                 coefficients[name].append(cat([known.c[:, :n], known.c[:, :n]], 1)[:, :, None] * both)
         astray.append(inside)
         if coefficients["own"]:
-            z = z + row_by_row(coefficients, own, angles(advice["keys"][k], p)[:, 0], q1)
+            z = z + row_by_row(coefficients, own, angles(advice["keys"][k, None], p)[:, 0], q1)
     if alone.shape[0]:
         z = z + one_by_one(net.H._replace(mid=net.H.mid[:, alone]), net.G[alone], at)
     return Sums(z, off, stack(astray).pick(lambda y: y.movedim(0, -1)))

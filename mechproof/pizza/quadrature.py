@@ -93,7 +93,7 @@ def by_moments(rule: Rule, terms: int = 80) -> Float[Ball, ""]:
 
 def by_table(rule: Rule, key: int, p: int) -> Float[Ball, ""]:
     """At least the rule's error at the p values of h that occur, computed for each.  Complexity: O(p n)."""
-    h = angles(torch.tensor(key), p)                                     # [p, 1]
+    h = angles(torch.tensor([key]), p)                                   # [p, 1]
     size = (h + Ball(rule.phi)).cos().abs() * Ball(rule.w)
     out = h * number(2.0) + Ball(rule.psi)
     re, im = (size * out.cos()).sum(1) - integral(rule), (size * out.sin()).sum(1)
