@@ -34,8 +34,8 @@ POINTWISE = frozenset(
 REDUCTIONS = frozenset("sum mean amax amin any cumsum cummax cummin nonzero argmax bincount unique_consecutive repeat_interleave".split())
 FREE = frozenset(
     "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone _to_copy alias "
-    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip unbind split index_copy index_fill copy full full_like scatter eye "
-    "split_with_sizes eye scalar_tensor repeat roll".split())
+    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip unbind split "
+    "index_copy index_fill copy full full_like scatter eye split_with_sizes scalar_tensor repeat roll".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 
 
@@ -81,6 +81,8 @@ class _Count(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         name = name.removesuffix("_") if not name.startswith("__") else name
+        if name == "scatter" and "reduce" in (kwargs or {}):
+            raise Uncounted("scatter with reduce computes: use scatter_reduce, which has a price")
         self.by[name] += price(name, args, result)
         return result
 

@@ -33,6 +33,12 @@ PRICES = [
     (lambda: torch.zeros(2).index_add(0, torch.tensor([1]), torch.ones(1)), 1),
     (lambda: torch.tensor([1, 1, 4, 1]).unique_consecutive(return_inverse=True, return_counts=True), 4),
     (lambda: torch.arange(3).repeat_interleave(torch.tensor([2, 0, 5])), 3), (lambda: A.repeat_interleave(2, 0), 0),
+    (lambda: x.cos(), 12), (lambda: x.sin(), 12), (lambda: x.clamp(-1, 1).acos(), 24), (lambda: x.sign(), 12), (lambda: x % 5, 12),
+    (lambda: torch.arange(3) % 2, 3), (lambda: torch.arange(3) // 2, 3), (lambda: torch.maximum(x, x[:1]), 12), (lambda: x.argsort(1), 12 * 2),
+    (lambda: x.scatter(1, torch.zeros(3, 1, dtype=torch.long), -1.0), 0), (lambda: x.index_fill(1, torch.tensor([0, 2]), 0.0), 0),
+    (lambda: x.index_copy(1, torch.tensor([2]), torch.ones(3, 1)), 0), (lambda: torch.eye(5), 0), (lambda: torch.full_like(x, 2.0), 0),
+    (lambda: torch.full((4,), 2.0), 0), (lambda: (x > 3).nonzero(), 24), (lambda: x.clamp_min(0).sum(), 24),
+    (lambda: torch.outer(torch.ones(3), torch.ones(4)), 12), (lambda: x.movedim(0, 1).unflatten(0, (2, 2)), 0),
 ]
 
 
@@ -45,7 +51,8 @@ def test_prices(work, price):
 
 @pytest.mark.parametrize("work", [
     lambda: torch.linalg.svd(x), lambda: x.sum().item(), lambda: x.numpy(), lambda: x.tolist(), lambda: bool(x.sum() > 0),
-    lambda: float(x.sum()), lambda: torch.zeros(3).index_put((torch.tensor([0]),), torch.ones(1), accumulate=True)])
+    lambda: float(x.sum()), lambda: torch.zeros(3).index_put((torch.tensor([0]),), torch.ones(1), accumulate=True),
+    lambda: torch.zeros(3, 4).scatter(1, torch.zeros(3, 4, dtype=torch.long), 2.0, reduce="add"), lambda: torch.fft.rfft(x)])
 def test_what_has_no_price_raises(work):
     with pytest.raises(cost.Uncounted), cost.count():
         work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import pi
 
 import pytest
 import torch
@@ -54,6 +55,12 @@ def test_arithmetic_contains_the_exact_result(pair, seed):
     assert_inside(a.sum(1)[None], [[sum(row, Fraction(0)) for row in A]])
     assert_inside(a.mean(1)[None], [[sum(row, Fraction(0)) / len(row) for row in A]])
     assert_inside(a.abs(), [[abs(x) for x in row] for row in A])
+    assert_inside(a.relu(), [[max(x, Fraction(0)) for x in row] for row in A])
+    assert_inside(a.cumsum(1), [[sum(row[: i + 1], Fraction(0)) for i in range(len(row))] for row in A])
+    assert_inside(a.cumsum(0), [[sum((row[j] for row in A[: i + 1]), Fraction(0)) for j in range(len(A))] for i in range(len(A))])
+    index = torch.tensor([(seed >> i) % 3 for i in range(len(A))])
+    by = [[sum((row[j] for row, k in zip(A, index.tolist()) if k == i), Fraction(0)) for j in range(len(A))] for i in range(3)]
+    assert_inside(a.sum_by(index, 3, int(index.bincount().max())), by)
     assert all(Fraction(u) >= x for us, xs in zip(a.upper().mid.tolist(), A) for u, x in zip(us, xs))
 
 
@@ -74,6 +81,40 @@ def test_exp_logsumexp_logistic_contain_the_ball_result(xs, slack):
             for found, truths in results:
                 for mid, truth in zip(found.mid[0].tolist(), truths):
                     assert abs(arb_of(mid) - truth) <= arb_of(float(found.rad))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6) | st.floats(-10, 10) | st.sampled_from([1e15, 1e22, -1e200, pi / 2, pi, 355.0]), min_size=1, max_size=6),
+       st.floats(0, 1e-3) | st.just(10.0))
+def test_cos_and_sin_contain_the_ball_result(xs, slack):
+    """Also of arguments beyond 2^53, whatever is left of them: as numbers that are exact, and with a radius."""
+    ball = Ball(torch.tensor([xs], dtype=torch.float64), torch.tensor(slack, dtype=torch.float64))
+    with ctx.workprec(1000):
+        for sign in (-1, 0, 1):
+            for function in ("cos", "sin"):
+                found = getattr(ball, function)()
+                for mid, x in zip(found.mid[0].tolist(), xs):
+                    true = getattr(arb_of(x) + sign * arb_of(slack), function)()
+                    assert abs(arb_of(mid) - true) <= arb_of(float(found.rad)) and abs(mid) <= float(found.mag)
+
+
+def test_cos_and_sin_err_by_less_than_the_four_units_allowed():
+    """Absolute error, over arguments of every size that a proof meets: angles, their multiples, phases of spoiled advice."""
+    g = torch.Generator().manual_seed(0)
+    sizes = 10.0 ** (20 * torch.rand(20_000, generator=g, dtype=torch.float64) - 4)
+    near = torch.arange(1, 2001, dtype=torch.float64) * (pi / 2)
+    x, worst = torch.cat([sizes, -sizes, near, 2 * pi * torch.rand(5000, generator=g, dtype=torch.float64)]), 0.0
+    with ctx.workprec(200):
+        for name in ("cos", "sin"):
+            for a, b in zip(x.tolist(), getattr(torch, name)(x).tolist()):
+                worst = max(worst, float(abs(arb_of(b) - getattr(arb_of(a), name)()).upper()))
+    assert U / 4 < worst <= 4 * U
+
+
+def test_numbers_are_what_they_are_in_python():
+    """Not rounded to float32, as torch.tensor(x) would; 2 pi once was."""
+    assert float(rounding.number(0.1).mid) == 0.1 and rounding.number(0.1).dtype == torch.float64
+    assert float(rounding.number(0.1, 2.0**-60).rad) == 2.0**-60 and float(rounding.number(-0.1).mag) == 0.1
 
 
 @pytest.mark.parametrize("function, low, high", [(torch.exp, -700, 700), (torch.log, 1e-300, 1e300)])

@@ -50,7 +50,7 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     """All pairs, exactly."""
     gap, at = gaps(model), pairs(model.sizes["p"])
     right, open_ = gap.negative(), ~(gap.negative() | (-gap).negative())
-    with cost.charge(0, "reading off the result"):
+    with cost.charge(open_.numel(), "reading off the result"):
         doubtful = open_.nonzero().tolist()
     words = 64 * (2 * model.sizes["d_model"] ** 2 + 2 * model.sizes["d_mlp"] * model.sizes["d_model"] + model.sizes["d_model"] * model.sizes["p"])
     with cost.charge(len(doubtful) * words, "exact arithmetic, by words"):
