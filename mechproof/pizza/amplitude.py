@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..family import Model
-from ..rounding import Ball
+from ..rounding import Ball, number
 from .fourier import Neurons, keys, read, tables
 from .model import Tables
 from .moments import Curve, series
@@ -30,7 +30,7 @@ FLATTEST = 0.1419                                                        # the t
 
 def shape(theta: Float[Tensor, " g"], t: float) -> Float[Tensor, " g"]:
     """c_2(theta; t) - (t / 2) cos 2 theta.  Complexity: O(1) an angle."""
-    C, tilt = Ball(theta).cos(), Ball(torch.tensor(t))
+    C, tilt = Ball(theta).cos(), number(t)
     curve = Curve(C, Ball((2 * theta).cos() * t), tilt)
     return series(curve, 3).c.mid[:, 2] / 2 - t / 2 * (2 * theta).cos()
 

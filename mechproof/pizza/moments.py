@@ -74,7 +74,7 @@ def series(curve: Curve, terms: int) -> Series:
     wrong = worst.relu().upper() * TWO + number(2.0**-40)    # the last: corners of intervals, rounded
     j = torch.arange(terms + 2, dtype=torch.float64)
     S = (Ball(u[:, :, None]) * Ball(j)).sin() * Ball(1 / j.clamp_min(1.0))      # integrals of cos j u from 0 to the breaks
-    S = Ball(torch.where(j == 0, u[:, :, None], S.mid), _up(S.rad + 2.0**-40), S.mag)
+    S = Ball(torch.where(j == 0, u[:, :, None], S.mid), _up(S.rad + 2.0**-40), S.mag + 4)
     jump = Ball(sign[:, :-1] - sign[:, 1:])
     weight = (jump[:, :, None] * S).sum(1)                               # [half, terms + 2]
     weight = Ball(torch.cat([weight.mid[:, :1] + sign[:, -1:] * pi, weight.mid[:, 1:]], 1), _up(weight.rad + 2.0**-48), weight.mag + 4)
