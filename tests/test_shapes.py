@@ -24,6 +24,8 @@ def test_shapes_hold_while_the_library_works():
     assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_separable.py", "-k", "tier or walks or two_tokens or parameters or edits")
     assert done.returncode == 0, done.stdout[-3000:]
+    done = under_the_hook("tests/test_pizza.py", "-k", "errs or settled or waves or budget or one_by_one or by_moments or folded")
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_the_hook_finds_a_wrong_shape(tmp_path):
