@@ -128,7 +128,8 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
     """A Model of the family whose tensors these are, checked.  Errors: as `load`."""
     family = _family_of(name, tensors, metadata or {})
     for key in _others(family, tensors):
-        raise InputError(f"tensor {key} is {family.foreign.get(key, 'not a tensor of this network')}; remove it, or set it to zero if it does nothing")
+        part = family.foreign.get(key, "not a tensor of this network")
+        raise InputError(f"tensor {key} is {part}; remove it, or set it to zero if it does nothing")
     own = {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}
     for key, tensor in own.items():
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):

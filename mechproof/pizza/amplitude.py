@@ -11,6 +11,7 @@ cos kappa (c - 2a).  For t = 0 it is the pizza, (2 / 3 pi) R_k |cos theta|, whic
 
 from __future__ import annotations
 
+from functools import cache
 from math import pi
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ def floor(t: float, points: int = 721) -> float:
     return float(values.min() / values.max())
 
 
+@cache
 def flattest() -> tuple[float, float]:
     """The t with the highest floor, and that floor, to four digits."""
     return max(((t, floor(t)) for t in (0.12 + 0.0001 * i for i in range(400))), key=lambda found: found[1])

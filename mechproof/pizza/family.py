@@ -6,6 +6,7 @@ All strategies but brute force are one proof with another way to know the sum ov
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from ..family import Advice, Family, Model, Parameter, Parameters, Spec, Strategy
 from . import brute_force, model, moments, proof, search, wheel
@@ -21,57 +22,51 @@ FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT) | dict.fromkeys(
 IGNORED = ("mask", "IGNORE", "train_pairs")
 
 
-def through_doors(id: str, label: str, cost: int, complexity: str, parameters: dict[str, Parameter], find: Callable[[Model, Parameters], Advice],
-                  more: Callable[[Mapping[str, int], Parameters], Mapping[str, Spec]], sums: Callable,
-                  rank: int = 12, residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
-    """A strategy that knows the sums over neurons in its own way; `sums(advice, parameters)` is that way."""
+class Knowing(NamedTuple):
+    """A way to know the sums over neurons: its knobs, its search, what advice it takes besides the doors, and the sums."""
+
+    complexity: str
+    parameters: Mapping[str, Parameter]
+    search: Callable[[Model, Parameters], Advice]
+    specs: Callable[[Mapping[str, int], Parameters], Mapping[str, Spec]]
+    sums: Callable[[Advice, Parameters], proof.Way]
+
+
+def through_doors(id: str, label: str, cost: int, way: Knowing, rank: int = 12,
+                  residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
+    """A proof of the whole network that knows the sums in this way; cost is per p^2."""
     def of(sizes: Mapping[str, int]) -> Strategy:
-        d, ranks = sizes["d_model"], parameters
-        knobs = {"rank": Parameter(min(rank, d), 2, d), "residual_rank": Parameter(min(residual_rank, d), 1, d)} | ranks
+        d = sizes["d_model"]
+        knobs = {"rank": Parameter(min(rank, d), 2, d), "residual_rank": Parameter(min(residual_rank, d), 1, d)} | dict(way.parameters)
         return Strategy(
-            id=id, label=label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2, parameters=knobs, complexity=complexity,
-            search=find, check=lambda model, advice, chosen: proof.check(model, advice, sums(advice, chosen)),
-            advice=lambda chosen: proof.doors(sizes, chosen) | more(sizes, chosen), unexplained_dimensions=lambda chosen: None)
+            id=id, label=label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2, parameters=knobs, complexity=way.complexity,
+            search=way.search, check=lambda model, advice, chosen: proof.check(model, advice, way.sums(advice, chosen)),
+            advice=lambda chosen: proof.doors(sizes, chosen) | way.specs(sizes, chosen), unexplained_dimensions=lambda chosen: None)
     return of
 
 
-def nothing_more(sizes: Mapping[str, int], chosen: Parameters) -> dict[str, Spec]:
-    return {}
+ARCS = Knowing("O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)}, search.on_the_wheel,
+               lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))},
+               lambda advice, chosen: lambda net, at: proof.Sums(
+                   wheel.by_turns(net.H, net.G, advice["place"], chosen["nodes"], at), wheel.missed(net.H, net.G, at)))
+EVERY = Knowing("O(p d^2 + (n + p) d q + p^2 n q)", {}, search.bases, lambda sizes, chosen: {},
+                lambda advice, chosen: lambda net, at: proof.Sums(wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at)))
 
 
-def by_turns(advice: Advice, chosen: Parameters) -> proof.Way:
-    return lambda net, at: proof.Sums(wheel.by_turns(net.H, net.G, advice["place"], chosen["nodes"], at), wheel.missed(net.H, net.G, at))
-
-
-def one_by_one(advice: Advice, chosen: Parameters) -> proof.Way:
-    return lambda net, at: proof.Sums(wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at))
-
-
-def by_moments(advice: Advice, chosen: Parameters) -> proof.Way:
-    return lambda net, at: moments.summed(net, advice, chosen["terms"], at)
-
-
-def series(id: str, label: str, clusters: int, alone: int, find: Callable[[Model, Parameters], Advice]) -> Callable[[Mapping[str, int]], Strategy]:
+def series(clusters: int, alone: int, find: Callable[[Model, Parameters], Advice]) -> Knowing:
     """Moments of so many clusters a key, with so many neurons computed one by one."""
-    return through_doors(id, label, 3500 + 16 * alone, "O(p d^2 + (n + p) d q + n terms q + p^2 (q + terms))",
-                         {"clusters": Parameter(clusters, 1, 16), "terms": Parameter(80, 4, 400), "alone": Parameter(alone, 0, 1024)},
-                         find, moments.specs, by_moments)
-
-
-def arcs(id: str, label: str, cost: int, **ranks: int) -> Callable[[Mapping[str, int]], Strategy]:
-    """Sums by arcs of the wheel, through doors of these ranks."""
-    return through_doors(id, label, cost, "O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)},
-                         search.on_the_wheel, lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))}, by_turns, **ranks)
+    knobs = {"clusters": Parameter(clusters, 1, 16), "terms": Parameter(80, 4, 400), "alone": Parameter(alone, 0, 1024)}
+    return Knowing("O(p d^2 + (n + p) d q + n terms q + p^2 (q + terms))", knobs, find, moments.specs,
+                   lambda advice, chosen: lambda net, at: moments.summed(net, advice, chosen["terms"], at))
 
 
 PRESETS = (
-    arcs("wheel", "sums by arcs of the wheel", 3200),
-    arcs("wheel-short", "the same through narrower doors", 2100, rank=6, residual_rank=14),
-    series("paper", "the bare pizza, |cos|", 1, 0, moments.bare),
-    series("moments", "moments of clusters", 3, 0, moments.clustered),
-    series("moments_exact_neurons", "moments, the worst neurons one by one", 3, 200, moments.clustered),
-    through_doors("exact_activations", "every neuron at every pair", 9000, "O(p d^2 + (n + p) d q + p^2 n q)", {},
-                  search.bases, nothing_more, one_by_one),
+    through_doors("wheel", "sums by arcs of the wheel", 3200, ARCS),
+    through_doors("wheel-short", "the same through narrower doors", 2100, ARCS, rank=6, residual_rank=14),
+    through_doors("paper", "the bare pizza, |cos|", 5000, series(1, 0, moments.bare)),
+    through_doors("moments", "moments of clusters", 4500, series(3, 0, moments.clustered)),
+    through_doors("moments_exact_neurons", "moments, the worst neurons one by one", 7000, series(3, 200, moments.clustered)),
+    through_doors("exact_activations", "every neuron at every pair", 9000, EVERY),
 )
 
 

@@ -55,7 +55,7 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
 
     def draw(figure, strategy: str, rank: int):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        for id, path in paths.items():
+        for path in paths.values():
             axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], ".-", color=plots.PALE, linewidth=1)
         path, bound = paths[strategy], survey.bound(strategy, rank)
         axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=SHARP, linewidth=1.6, marker=".")
@@ -101,7 +101,7 @@ def neuron(survey: Survey) -> Explorer:
         left.set_ylabel("half of the pre-activation")
         left.set_title(f"A cosine and a little bend, t = {t:.3f}")
         x = (H[at.a] + H[at.b]).clamp_min(0).T
-        plots.token_map(right, x, "What passes the ReLU", "g = (a - b)/2", "h = (a + b)/2", bar="")
+        plots.token_map(right, x, "What passes the ReLU", "h = (a + b)/2", "g = (a - b)/2", bar="")
         form = r * (angle.cos() + t * (1 - (2 * angle).cos()))
         left_over = float(1 - (H - form).square().sum() / (H - H.mean()).square().sum())
         alt = f"Neuron {i}, key {k}: amplitude {r:.2f}, t {t:.3f}; the two-term form explains {100 * left_over:.2f} percent of its input's variance."
@@ -115,14 +115,18 @@ RULES = (3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)
 
 def rectangles(seed: int) -> Explorer:
     """The integral and its rule: n nodes on the wheel, even or jittered, under the integrand."""
-    def rule(nodes: int, jitter: int) -> Rule:
+    @lru_cache(maxsize=None)
+    def rule(nodes: int, jitter: int) -> tuple[Rule, dict[str, float]]:
+        """The nodes, and how far off the sum can be for any s and c, over the answer's height."""
         shake = torch.rand(nodes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5
         phi = (torch.arange(nodes) + 0.5 + jitter / 100 * shake) * 2 * pi / nodes - pi
-        return Rule(phi, torch.full((nodes,), 1.0 / nodes, dtype=torch.float64), 2 * phi)
+        made = Rule(phi, torch.full((nodes,), 1.0 / nodes, dtype=torch.float64), 2 * phi)
+        by = {"boxes": quadrature.boxes(made), "moments": quadrature.by_moments(made, 200)}
+        return made, {name: float(bound.mid / quadrature.integral(made).mid) for name, bound in by.items()}
 
     def draw(figure, nodes: int, jitter: int, difference: int):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        made, s, delta = rule(nodes, jitter), pi / 5, 2 * pi * difference / 12
+        (made, worst), s, delta = rule(nodes, jitter), pi / 5, 2 * pi * difference / 12
         f = lambda phi: (s / 2 + phi).cos().clamp_min(0) * (s + delta + 2 * phi).cos()
         grid = torch.linspace(-pi, pi, 400, dtype=torch.float64)
         axes.bar(made.phi, f(made.phi), width=2 * pi / nodes, color="#bcd9ec", edgecolor=SHARP, linewidth=0.5)
@@ -132,15 +136,15 @@ def rectangles(seed: int) -> Explorer:
         axes.set_xlabel(r"phase $\varphi$ of the neuron")
         axes.set_ylabel("what it adds")
         true, got = 2 / 3 * float(torch.cos(torch.tensor(delta))), float(f(made.phi).mean() * 2 * pi)
-        M = float(quadrature.integral(made).mid)
-        worst = {"boxes": float(quadrature.boxes(made).mid) / M, "moments": float(quadrature.by_moments(made, 200).mid) / M}
         axes.set_title(f"{nodes} rectangles give {got:+.3f}, the integral is {true:+.3f}")
-        alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: sum {got:.4f}, integral {true:.4f}. "
+        alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: "
+               f"sum {got:.4f}, integral {true:.4f}. "
                f"Proved for every s and c: error at most {worst['boxes']:.3f} by boxes, {worst['moments']:.3f} by moments, in units of the answer.")
         return f"error at most {worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments, for every s and c", alt
 
-    return explore(draw, {"nodes": 12}, nodes=RULES, jitter=[0, 30, 100], difference=[0, 2, 3, 6], hint="Even nodes are exact but for a "
-                   "tail from 5 on; boxes do not see it, moments do. Jitter makes both pay. At a difference of 3 twelfths the integral is zero: a wrong answer.")
+    return explore(draw, {"nodes": 12}, nodes=RULES, jitter=[0, 30, 100], difference=[0, 2, 3, 6],
+                   hint="Even nodes leave next to no error; boxes do not see it, moments do. Jitter makes both pay. At a difference of 3 "
+                        "twelfths of a turn the integral is zero: a wrong answer.")
 
 
 def blind_spot(survey: Survey) -> Explorer:
@@ -156,7 +160,8 @@ def blind_spot(survey: Survey) -> Explorer:
         axes.plot(theta, total - linear, color=SOFT, linestyle=":", linewidth=1.3)
         axes.plot(theta, linear, color=plots.EU, linestyle="--", linewidth=1.3)
         axes.plot(theta, total, color=SHARP, linewidth=2)
-        for name, y, colour in (("folded half", (total - linear)[130], SOFT), ("linear half", linear[118], plots.EU), ("together", total[100], SHARP)):
+        halves = (("folded half", (total - linear)[130], SOFT), ("linear half", linear[118], plots.EU), ("together", total[100], SHARP))
+        for name, y, colour in halves:
             axes.annotate(name, (float(theta[130]), float(y)), (3, 4), textcoords="offset points", fontsize=8.5, color=colour)
         for j, k in enumerate(survey.keys):
             here = (2 * pi * k * torch.arange(survey.measured.A.shape[1]) / p) % pi
@@ -171,10 +176,11 @@ def blind_spot(survey: Survey) -> Explorer:
         own = float((survey.measured.t * survey.measured.R).sum() / survey.measured.R.sum())
         alt = (f"Amplitude along theta at t = {value:.3f}: smallest over largest {found:.3f}; highest possible {top:.4f} at t = {best:.4f}; "
                f"the neurons of {survey.model.name} have {own:.3f} on average.")
-        return f"floor {100 * found:.1f}% · flattest at t = {best:.4f} ({100 * top:.2f}%) · this model's neurons {own:.3f}", alt
+        return f"floor {100 * found:.1f}% · flattest {100 * top:.2f}% at t = {best:.4f} · this model's neurons {own:.3f}", alt
 
-    return explore(draw, {"t": 0}, t=list(range(0, 201, 10)), hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. Raise t until "
-                   "the floor is flat. The grey points are the trained model.")
+    return explore(draw, {"t": 0}, t={i: f"{i / 1000:.2f}" for i in range(0, 201, 10)},
+                   hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. Raise t until the floor is flat. "
+                        "The grey points are the trained model.")
 
 
 def phases(survey: Survey) -> plots.Picture:
@@ -194,8 +200,8 @@ def phases(survey: Survey) -> plots.Picture:
                 axes.set_ylabel(r"$\psi$")
     gap = torch.angle(torch.exp(1j * (survey.neurons.psi - 2 * survey.neurons.phi))).abs()
     weight = survey.neurons.r * survey.neurons.omega
-    return plots.Picture(figure, f"Output phase against twice the input phase, key by key, on the diagonal: off by {float((gap * weight).sum() / weight.sum()):.3f} "
-                                 "rad on average, weighted.")
+    apart = float((gap * weight).sum() / weight.sum())
+    return plots.Picture(figure, f"Output phase against twice the input phase, key by key, on the diagonal: off by {apart:.3f} rad on average.")
 
 
 def error_budget(survey: Survey) -> Explorer:
@@ -245,7 +251,7 @@ def certified_map(survey: Survey, rank: int) -> Explorer:
         alt = f"Map of certified pairs with {clusters} clusters a key and {exact_neurons} exact neurons: {bound}."
         return repr(bound), alt
 
-    return explore(draw, {"clusters": 3, "exact_neurons": counts[-1]}, clusters=[1, 3], exact_neurons=counts, height=3.2,
+    return explore(draw, {"clusters": 3, "exact_neurons": counts[1]}, clusters=[1, 3], exact_neurons=counts, height=3.2,
                    hint="Rows are differences, columns sums. Where rows go first is where the amplitude is lowest.")
 
 
@@ -267,7 +273,8 @@ def why_several_keys(survey: Survey) -> Explorer:
         return f"smallest margin {float(margin[low]):.2f} logits at δ = {int(delta[low])}", \
             f"Margin by wrong answer with {keys} keys of {survey.model.name}: smallest {float(margin[low]):.2f} at delta {int(delta[low])}."
 
-    return explore(draw, {"keys": 1}, keys=list(range(1, len(survey.keys) + 1)), hint="One wave has wrong answers next to its top. Each further key lifts the lowest.")
+    return explore(draw, {"keys": 1}, keys=list(range(1, len(survey.keys) + 1)),
+                   hint="One wave has wrong answers next to its top. Each further key lifts the lowest.")
 
 
 def training(notes: Sequence[Mapping]) -> Explorer:
@@ -290,7 +297,7 @@ def training(notes: Sequence[Mapping]) -> Explorer:
         listed = ", ".join(f"{s}: {v:.3g}" for s, v in zip(steps, values))
         return f"{values[-1]:.3g} at the end", f"{names[quantity]} by training step: {listed}."
 
-    return explore(draw, quantity=names, hint="The phases lock before the last wrong pair goes; t moves slowly, and stops short of the flattest point.")
+    return explore(draw, quantity=names, hint="Which comes first, and what still moves when every pair is right?")
 
 
 def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
@@ -310,7 +317,8 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
         everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if R > 0.1 * sum(r["R"])]
         under = sum(t < amplitude.FLATTEST for t in everything) / len(everything)
         axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
-    return plots.Picture(figure, f"Strip plot of t over {len(everything)} keys of {len(rows)} models, median {median(everything):.3f}, flattest {amplitude.FLATTEST}.")
+    return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median {median(everything):.3f}, "
+                                 f"flattest {amplitude.FLATTEST}.")
 
 
 class Table:
