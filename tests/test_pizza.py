@@ -50,7 +50,7 @@ def pizza(p: int, keys: list[int], each: int, g: torch.Generator, t: float = 0.1
 
 
 KINDS = ("random", "biases", "pizza", "bare", "noisy", "uneven", "resonant", "dead", "huge biases", "tiny", "huge", "ties", "zeros", "kinks",
-         "one neuron", "lonely keys")
+         "one neuron", "lonely keys", "hairs")
 
 
 @lru_cache
@@ -61,7 +61,7 @@ def network(seed: int, kind: str):
     p, d, n = pick(3, 5, 7, 11, 13), pick(8, 12, 16), pick(3, 17, 40)
     size = (p, 1 if kind == "one neuron" else n, d, 2, kind in ("biases", "huge biases"))
     w = {name: torch.randn(x, generator=g) for name, x in shapes(*size).items()}
-    if kind in ("pizza", "bare", "noisy", "uneven", "resonant", "lonely keys", "few", "dead"):
+    if kind in ("pizza", "bare", "noisy", "uneven", "resonant", "lonely keys", "few", "dead", "hairs"):
         p = pick(7, 11, 13)
         keys = [2, 4 if p > 7 else 3] if kind == "resonant" else [1, p // 2]
         each = {"lonely keys": 1, "few": 3}.get(kind, 20)
@@ -70,6 +70,8 @@ def network(seed: int, kind: str):
     if kind == "dead":
         w["W_in"][:, ::3], w["W_out"][1::6] = 0, 0
         w["W_in"][:, 1] *= 1e-30
+    elif kind == "hairs":                                                # all the classes nearly alike, as float32 has them
+        w["W_U"] += 4096
     elif kind == "huge biases":
         w["b_in"] *= 1e6
         w["b_out"] *= 1e8
@@ -127,10 +129,11 @@ def spoiled(advice: dict, how: str, sizes: dict, seed: int) -> dict:
     highest = {"keys": p // 2, "group": advice.get("t", torch.zeros(0)).numel()}
     whole = lambda name, x: torch.randint(0, highest[name] + 1, x.shape, generator=g)
     real = {name: x for name, x in advice.items() if x.is_floating_point()}
+    extreme = (1e200, -1e308, 1e16, 1e-310)[seed % 4]
     ways = {
         "random": lambda: {name: torch.randn(x.shape, generator=g, dtype=F8) if name in real else whole(name, x) for name, x in advice.items()},
         "zero": lambda: {name: x * 0 for name, x in advice.items()},
-        "huge": lambda: advice | {name: torch.full_like(x, 1e200) for name, x in list(real.items())[seed % len(real):]} if real else advice,
+        "huge": lambda: advice | {name: torch.full_like(x, extreme) for name, x in list(real.items())[seed % max(len(real), 1) :]},
         "permuted": lambda: {name: shuffled(x) for name, x in advice.items()},
         "negative": lambda: advice | {name: -real[name] for name in ("r", "t", "phase") if name in real},
         "keys 0": lambda: advice | {"keys": advice["keys"] * 0},
