@@ -67,7 +67,7 @@ def test_certify_and_verify_on_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize("arguments, says", [
     (["certify", "max-of-4/0", "--strategy", "EUPU-max-diff--attn-mean-query+diff--attn-err-svd", "-o", "x.json"], "has no certificates"),
     (["certify", "max-of-4/0", "--strategy", "cubic", "-o", "x.txt"], "does not end in .json"),
-    (["edit", "max-of-4-stripped/0", "--kind", "stripped", "-o", "x.safetensors"], "edits are made of max_of_k models")])
+    (["edit", "max-of-4-stripped/0", "--kind", "stripped", "-o", "x.safetensors"], "is no edit of max_of_k_stripped models")])
 def test_bad_input_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2

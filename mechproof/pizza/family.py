@@ -32,7 +32,7 @@ class Knowing(NamedTuple):
     sums: Callable[[Advice, Parameters], proof.Way]
 
 
-def through_doors(id: str, label: str, cost: int, way: Knowing, rank: int = 12,
+def through_doors(id: str, label: str, cost: int, way: Knowing, rank: int = 11,
                   residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
     """A proof of the whole network that knows the sums in this way; cost is per p^2."""
     def of(sizes: Mapping[str, int]) -> Strategy:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .. import cost
 from ..rounding import Ball, inverse, number
 from .wheel import Pairs
 
@@ -114,7 +115,8 @@ def right(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half p
     answer = (at.a + at.b) % p
     columns = x.T.T
     top = (x.z * columns[answer]).sum(2) + x.S[at.a, answer] + x.S[at.b, answer] - x.slack - x.spare * x.v[answer]
-    wrong = (torch.arange(p)[:, None] + torch.arange(1, p)) % p          # every answer's other classes, shift by shift
+    with cost.addresses():
+        wrong = (torch.arange(p)[:, None] + torch.arange(1, p)) % p      # every answer's other classes, shift by shift
     c = wrong[answer[g], shift[:, None]]
     other = (x.z[g] * columns[c]).sum(2) + x.S[a, c] + x.S[b, c] + x.spare[g] * x.v[c]
     if x.astray.shape[2]:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .. import cost
 from ..rounding import Ball, U, _largest, _up, stack
 from .circuits import Table, norms
 
@@ -65,7 +66,10 @@ def turns(h: Float[Tensor, "p nodes m"], at: Pairs) -> Turns:
 
     Complexity: O(p^2 nodes), and one comparison a neuron of nodes that are neither on nor off.
     """
-    (p, _, m), (lo, hi) = h.shape, sides(h)
+    (_, n_nodes, m), (lo, hi) = h.shape, sides(h)
+    with cost.addresses():
+        pair = torch.arange(at.a.numel()).view(at.a.shape)
+        neuron = torch.arange((n_nodes + 1) * m).view(n_nodes + 1, m)
     below, above, against = -lo, -hi, -h
     first, maybe = lo[at.a] > below[at.b], hi[at.a] >= above[at.b]       # [half, p, nodes]
     g, s, j = (maybe > first).nonzero().unbind(-1)                       # neither on nor off: neuron by neuron
@@ -76,8 +80,8 @@ def turns(h: Float[Tensor, "p nodes m"], at: Pairs) -> Turns:
     edge = first.new_zeros(*first.shape[:2], 1)
     first, last = torch.cat([first, edge], -1), torch.cat([edge, last], -1)
     G, S, J = (first != last).nonzero().unbind(-1)                       # from one node to the next
-    return Turns(torch.cat([(g * p + s)[entry], G * p + S]), torch.cat([j[entry] * m + i + 1, J * m]),
-                 torch.cat([on[entry, i + 1], first[G, S, J]]))
+    return Turns(torch.cat([pair[g, s][entry], pair[G, S]]), torch.cat([neuron[:, 1:][j[entry], i], neuron[J, 0]]),
+                 torch.cat([on[:, 1:][entry, i], first[G, S, J]]))
 
 
 def by_turns(H: Table, G: Float[Ball, "n q"], place: Float[Tensor, " n"], n_nodes: int, at: Pairs) -> Float[Ball, "half p q"]:
