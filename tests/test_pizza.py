@@ -129,19 +129,20 @@ def spoiled(advice: dict, how: str, sizes: dict, seed: int) -> dict:
     highest = {"keys": p // 2, "group": advice.get("t", torch.zeros(0)).numel()}
     whole = lambda name, x: torch.randint(0, highest[name] + 1, x.shape, generator=g)
     real = {name: x for name, x in advice.items() if x.is_floating_point()}
+    draw = lambda x: torch.randn(x.shape, generator=g, dtype=F8)
     extreme = (1e200, -1e308, 1e16, 1e-310)[seed % 4]
     ways = {
-        "random": lambda: {name: torch.randn(x.shape, generator=g, dtype=F8) if name in real else whole(name, x) for name, x in advice.items()},
+        "random": lambda: {name: draw(x) if name in real else whole(name, x) for name, x in advice.items()},
         "zero": lambda: {name: x * 0 for name, x in advice.items()},
         "huge": lambda: advice | {name: torch.full_like(x, extreme) for name, x in list(real.items())[seed % max(len(real), 1) :]},
         "permuted": lambda: {name: shuffled(x) for name, x in advice.items()},
         "negative": lambda: advice | {name: -real[name] for name in ("r", "t", "phase") if name in real},
         "keys 0": lambda: advice | {"keys": advice["keys"] * 0},
         "keys repeated": lambda: advice | {"keys": advice["keys"] * 0 + p // 2},
-        "stretched": lambda: advice | {name: real[name] * 1.5 + 0.2 * torch.randn(real[name].shape, generator=g) for name in ("inner", "outer")},
+        "stretched": lambda: advice | {name: real[name] * 1.5 + 0.2 * draw(real[name]) for name in ("inner", "outer")},
         "one group": lambda: advice | {name: advice[name] * 0 for name in ("group", "place") if name in advice},
         "large t": lambda: advice | ({"t": advice["t"] * 0 + random.Random(seed).choice([5.0, -0.3, 1e-12, 1e30])} if "t" in advice else {}),
-        "noisy": lambda: advice | {name: x + 0.1 * torch.randn(x.shape, generator=g) * x.abs().amax() for name, x in real.items() if x.numel()},
+        "noisy": lambda: advice | {name: x + 0.1 * x.abs().amax() * draw(x) for name, x in real.items() if x.numel()},
     }
     return ways[how]() if how in ways and advice else advice
 
