@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import log, pi
 from statistics import mean, median, stdev
 
@@ -86,7 +86,7 @@ def neuron(survey: Survey) -> Explorer:
         mine = (survey.neurons.key == k).nonzero().flatten()
         for place, i in zip(("loudest", "middle"), mine[weight[mine].argsort(descending=True)][[0, len(mine) // 2]].tolist()):
             chosen[f"{place} of key {k}"] = i
-    at, p = pairs(survey.p), survey.p
+    p = survey.p
 
     def draw(figure, which: str):
         i = chosen[which]
@@ -100,8 +100,10 @@ def neuron(survey: Survey) -> Explorer:
         left.set_xlabel(r"$u = \kappa a + \varphi$")
         left.set_ylabel("half of the pre-activation")
         left.set_title(f"A cosine and a little bend, t = {t:.3f}")
-        x = (H[at.a] + H[at.b]).clamp_min(0).T
-        plots.token_map(right, x, "What passes the ReLU", "h = (a + b)/2", "g = (a - b)/2", bar="")
+        turn = torch.arange(p) * pow(k, -1, p) % p                       # h and g in the order of the wave's phase
+        h, g = turn[:, None], turn[: (p + 1) // 2]
+        x = (H[(h + g) % p] + H[(h - g) % p]).clamp_min(0)
+        plots.token_map(right, x, "What passes the ReLU", r"$\kappa h$, in p-ths of a turn", r"$\kappa g$", bar="")
         form = r * (angle.cos() + t * (1 - (2 * angle).cos()))
         left_over = float(1 - (H - form).square().sum() / (H - H.mean()).square().sum())
         alt = f"Neuron {i}, key {k}: amplitude {r:.2f}, t {t:.3f}; the two-term form explains {100 * left_over:.2f} percent of its input's variance."
@@ -115,7 +117,7 @@ RULES = (3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)
 
 def rectangles(seed: int) -> Explorer:
     """The integral and its rule: n nodes on the wheel, even or jittered, under the integrand."""
-    @lru_cache(maxsize=None)
+    @cache
     def rule(nodes: int, jitter: int) -> tuple[Rule, dict[str, float]]:
         """The nodes, and how far off the sum can be for any s and c, over the answer's height."""
         shake = torch.rand(nodes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5
@@ -160,9 +162,9 @@ def blind_spot(survey: Survey) -> Explorer:
         axes.plot(theta, total - linear, color=SOFT, linestyle=":", linewidth=1.3)
         axes.plot(theta, linear, color=plots.EU, linestyle="--", linewidth=1.3)
         axes.plot(theta, total, color=SHARP, linewidth=2)
-        halves = (("folded half", (total - linear)[130], SOFT), ("linear half", linear[118], plots.EU), ("together", total[100], SHARP))
-        for name, y, colour in halves:
-            axes.annotate(name, (float(theta[130]), float(y)), (3, 4), textcoords="offset points", fontsize=8.5, color=colour)
+        for i, (name, colour, style) in enumerate((("folded half", SOFT, ":"), ("linear half", plots.EU, "--"), ("together", SHARP, "-"))):
+            axes.plot([0.05 + 0.9 * i, 0.2 + 0.9 * i], [0.245, 0.245], color=colour, linestyle=style, linewidth=1.6)
+            axes.text(0.25 + 0.9 * i, 0.245, name, color=colour, fontsize=8.5, va="center")
         for j, k in enumerate(survey.keys):
             here = (2 * pi * k * torch.arange(survey.measured.A.shape[1]) / p) % pi
             direct = 2 * survey.measured.s[j] * (2 * here).cos()
@@ -234,7 +236,7 @@ def certified_map(survey: Survey, rank: int) -> Explorer:
     counts = [0, n // 8, n // 4, 3 * n // 8, n // 2]
     at = pairs(survey.p)
 
-    @lru_cache(maxsize=None)
+    @cache
     def proved(clusters: int, alone: int) -> tuple[Bound, torch.Tensor]:
         bound = mp.prove(survey.model, f"moments:clusters={clusters},alone={alone},rank={rank}")
         covered = [[bound.covers([int(a), int(b)]) for a, b in zip(*rows)] for rows in zip(at.a.tolist(), at.b.tolist())]
@@ -301,24 +303,36 @@ def training(notes: Sequence[Mapping]) -> Explorer:
 
 
 def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
-    """t of every key of every model that was trained, by collection, against the flattest point."""
+    """t of every key of the models that learned the task, by collection, against the flattest point."""
     figure = plots.new_figure()
+    rows = [r for r in rows if r["proofs"]["brute_force"]["correct"] >= 0.99 * r["proofs"]["brute_force"]["total"]]
     groups = sorted({r["collection"] for r in rows}, key=lambda c: (int(c.split("-")[1]), c))
     with plots.house():
         axes = figure.add_axes((0.1, 0.22, 0.87, 0.64))
         for x, name in enumerate(groups):
-            values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"]) if R > 0.1 * sum(r["R"])]
+            values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
             axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".", color=SHARP, alpha=0.45, markersize=5)
             axes.plot([x - 0.3, x + 0.3], [median(values)] * 2, color=SHARP, linewidth=2.5)
         axes.axhline(amplitude.FLATTEST, color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.FLATTEST), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
         axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups], fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")
-        everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if R > 0.1 * sum(r["R"])]
+        everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
         under = sum(t < amplitude.FLATTEST for t in everything) / len(everything)
         axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
     return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median {median(everything):.3f}, "
                                  f"flattest {amplitude.FLATTEST}.")
+
+
+def right_everywhere(rows: Sequence[Mapping], collection: str) -> list[Mapping]:
+    """The models of a collection that brute force certifies on every pair."""
+    return [r for r in rows if r["collection"] == collection and r["proofs"]["brute_force"]["correct"] == r["proofs"]["brute_force"]["total"]]
+
+
+def certified(rows: Sequence[Mapping], id: str, share: float, ratio: float) -> int:
+    """How many models a strategy certifies on this share of pairs in at most 1/ratio of brute force's operations."""
+    proofs = [(r["proofs"][id], r["proofs"]["brute_force"]["flops"]) for r in rows]
+    return sum(proof["correct"] >= share * proof["total"] and proof["flops"] * ratio <= brute for proof, brute in proofs)
 
 
 class Table:

@@ -345,5 +345,5 @@ def certified(strategy: str, parameters: dict[str, int], w: Weights, advice: Wei
         require(bool(((keys >= 0) & (keys <= p // 2)).all()), f"advice 'keys' holds numbers out of range 0 .. {p // 2}")
         net = Network(w, Door(advice["inner"]), Door(advice["outer"]))
         z = by_turns(net, advice["place"], parameters["nodes"], at) if strategy == "wheel" else one_by_one(net, at)
-        right = Logits(net, z, net.missed(at), at).right(keys)
+        right = Logits(net, z, net.missed(at), at).right(keys[keys > 0])
     return 2 * int(reduced(np.sum, right)) - int(right[0].sum())
