@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from math import log, pi
-from statistics import mean, median, stdev
+from math import floor, log, pi
+from statistics import linear_regression, mean, median, stdev
 
 import torch
 
@@ -335,50 +335,40 @@ def certified(rows: Sequence[Mapping], id: str, share: float, ratio: float) -> i
     return sum(proof["correct"] >= share * proof["total"] and proof["flops"] * ratio <= brute for proof, brute in proofs)
 
 
-class Table:
-    """Rows of text for a notebook."""
-
-    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]]):
-        self.header, self.rows = header, rows
-
-    def _repr_html_(self) -> str:
-        line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
-        return "<table>" + line(self.header, "th") + "".join(line(row, "td") for row in self.rows) + "</table>"
-
-    def __repr__(self) -> str:
-        return "\n".join("  ".join(cells) for cells in (self.header, *self.rows))
-
-
-def by_collection(rows: Sequence[Mapping], ids: Sequence[str]) -> Table:
-    """Median certified share and ratio to brute force, by collection and strategy; only models that are right on every pair."""
-    out = []
+def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel-short", "moments_exact_neurons")):
+    """Median certified share and length against brute force, by collection and strategy, as a pandas table."""
+    import pandas
+    table = []
     for name in sorted({r["collection"] for r in rows}, key=lambda c: (int(c.split("-")[1]), c)):
         mine = [r for r in rows if r["collection"] == name]
-        cells = [name, str(len(mine))]
+        entry = {"collection": name, "models": len(mine)}
         for id in ids:
             share = median(r["proofs"][id]["correct"] / r["proofs"][id]["total"] for r in mine)
             ratio = median(r["proofs"]["brute_force"]["flops"] / r["proofs"][id]["flops"] for r in mine)
-            cells.append(f"{100 * share:.2f}% at 1/{ratio:.0f}")
-        out.append(cells)
-    return Table(("collection", "models", *ids), out)
+            entry[id.replace("_exact_neurons", ", 200 exact")] = f"{100 * digits(share):.2f}% · 1/{ratio:.0f}"
+        table.append(entry)
+    return pandas.DataFrame(table).set_index("collection")
 
 
-def budgets(rows: Sequence[Mapping]) -> Table:
-    """The paper's pieces over all models that are right everywhere: mean and spread."""
-    names = (*quadrature.PIECES, "naive", "true")
-    return Table(("piece", "mean", "spread", "smallest", "largest"),
-                 [[name] + [f"{f([r['budget'][name] for r in rows]):.3f}" for f in (mean, stdev, min, max)] for name in names])
+def digits(share: float) -> float:
+    """A share to four digits, rounded down, so that only everything is printed as 100%."""
+    return floor(share * 10**4) / 10**4
 
 
-def exponents(rows: Sequence[Mapping], ids: Sequence[str]) -> Table:
-    """Operations by p, and the exponent of p that fits them."""
-    sizes = sorted({r["sizes"]["p"] for r in rows})
-    clean = {p: [r for r in rows if r["sizes"]["p"] == p and r["sizes"]["d_mlp"] == 512] for p in sizes}
-    used = [p for p in sizes if clean[p]]
-    out = []
+def budgets(rows: Sequence[Mapping]):
+    """The paper's pieces over models: mean, spread, smallest and largest, as a pandas table."""
+    import pandas
+    return pandas.DataFrame([{"piece": name} | {f.__name__: f"{f([r['budget'][name] for r in rows]):.3f}" for f in (mean, stdev, min, max)}
+                             for name in (*quadrature.PIECES, "naive", "true")]).set_index("piece")
+
+
+def exponents(rows: Sequence[Mapping], ids: Sequence[str] = ("brute_force", "exact_activations", "moments", "wheel")):
+    """Median operations by p for models with 512 neurons, and the power of p that fits them, as a pandas table."""
+    import pandas
+    used = [p for p in sorted({r["sizes"]["p"] for r in rows}) if any(r["sizes"] | {"p": p, "d_mlp": 512} == r["sizes"] for r in rows)]
+    table = []
     for id in ids:
-        flops = [median(r["proofs"][id]["flops"] for r in clean[p]) for p in used]
-        x, y = [log(p) for p in used], [log(f) for f in flops]
-        slope = sum((a - mean(x)) * (b - mean(y)) for a, b in zip(x, y)) / sum((a - mean(x)) ** 2 for a in x)
-        out.append([id, *(short(f, "FLOP") for f in flops), f"p^{slope:.2f}"])
-    return Table(("strategy", *(f"p = {p}" for p in used), "fit"), out)
+        flops = [median(r["proofs"][id]["flops"] for r in rows if r["sizes"]["p"] == p and r["sizes"]["d_mlp"] == 512) for p in used]
+        slope = linear_regression([log(p) for p in used], [log(f) for f in flops]).slope
+        table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in zip(used, flops)} | {"fit": f"p^{slope:.2f}"})
+    return pandas.DataFrame(table).set_index("strategy")
