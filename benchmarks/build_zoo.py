@@ -27,8 +27,8 @@ SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max
 RIGHT = {"pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-113-biases": 5, "pizza-227": 1}   # the first seeds that end right on every pair
 SEEDS |= {"pizza-113-messy": 3}
 ERRING = {"pizza-113-wrong": "pizza-113"}                                # the first seed of a recipe that errs on a pair
-EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", 151), "max-of-4-projected": ("max-of-4", "projected", 25),
-          "pizza-113-polished": ("pizza-113", "polished", 5)}
+EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", range(151)), "max-of-4-projected": ("max-of-4", "projected", range(25)),
+          "pizza-113-polished": ("pizza-113", "polished", (3, 6, 7, 15, 22))}      # the first five with three keys
 BUILD = Path("build/zoo")
 SAMPLES, Z = 10**6, 2.576
 
@@ -67,9 +67,9 @@ def member(collection: str, seed: int) -> tuple[dict, dict]:
 
 def edited(collection: str) -> None:
     """A collection of edited models, made from the shipped ones of its parent's collection."""
-    parents, edit, n = EDITED[collection]
+    parents, edit, seeds = EDITED[collection]
     members = []
-    for entry in tqdm([entry for entry in mp.models() if entry["collection"] == parents][:n], desc=collection):
+    for entry in tqdm([entry for entry in mp.models() if entry["collection"] == parents and entry["seed"] in seeds], desc=collection):
         parent, path = mp.load(entry["name"]), BUILD / f"{collection}.{entry['seed']}.safetensors"
         if not path.exists():
             zoo.save_atomically(path, *parent.family.edits[edit](parent))

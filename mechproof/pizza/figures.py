@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from math import floor, log, pi
+from math import exp, floor, log, pi
 from statistics import linear_regression, mean, median, stdev
 
 import torch
@@ -362,13 +362,35 @@ def budgets(rows: Sequence[Mapping]):
                              for name in (*quadrature.PIECES, "naive", "true")]).set_index("piece")
 
 
+def forms(rows: Sequence[Mapping]):
+    """R^2 of the three closed forms over models, as a pandas table."""
+    import pandas
+    return pandas.DataFrame([{"form": name} | {f.__name__: f"{f([r['r2'][name] for r in rows]):.4f}" for f in (median, min, max)}
+                             for name in ("pizza", "flattest", "fitted")]).set_index("form")
+
+
+def _by_size(rows: Sequence[Mapping], id: str) -> dict[int, float]:
+    """Median operations of a strategy at each p, over models with 512 neurons."""
+    wide = [r for r in rows if r["sizes"]["d_mlp"] == 512]
+    return {p: median(r["proofs"][id]["flops"] for r in wide if r["sizes"]["p"] == p) for p in sorted({r["sizes"]["p"] for r in wide})}
+
+
+def _power(flops: Mapping[int, float]) -> tuple[float, float]:
+    """Slope and intercept of log(operations) over log p."""
+    return tuple(linear_regression([log(p) for p in flops], [log(f) for f in flops.values()]))
+
+
 def exponents(rows: Sequence[Mapping], ids: Sequence[str] = ("brute_force", "exact_activations", "moments", "wheel")):
     """Median operations by p for models with 512 neurons, and the power of p that fits them, as a pandas table."""
     import pandas
-    used = [p for p in sorted({r["sizes"]["p"] for r in rows}) if any(r["sizes"] | {"p": p, "d_mlp": 512} == r["sizes"] for r in rows)]
     table = []
     for id in ids:
-        flops = [median(r["proofs"][id]["flops"] for r in rows if r["sizes"]["p"] == p and r["sizes"]["d_mlp"] == 512) for p in used]
-        slope = linear_regression([log(p) for p in used], [log(f) for f in flops]).slope
-        table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in zip(used, flops)} | {"fit": f"p^{slope:.2f}"})
+        flops = _by_size(rows, id)
+        table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in flops.items()} | {"fit": f"p^{_power(flops)[0]:.2f}"})
     return pandas.DataFrame(table).set_index("strategy")
+
+
+def break_even(rows: Sequence[Mapping], id: str = "wheel") -> float:
+    """The p at which the two fitted powers meet: above it the strategy is shorter than brute force."""
+    (a, b), (c, d) = (_power(_by_size(rows, name)) for name in ("brute_force", id))
+    return exp((d - b) / (a - c))
