@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .. import cost
+from ..product_bounds import row_norms
 from ..rounding import Ball, U, _largest, _up, stack
-from .circuits import Table, norms
+from .circuits import Table
 
 
 class Pairs(NamedTuple):
@@ -26,12 +27,15 @@ class Pairs(NamedTuple):
 
     a: Int[Tensor, "half p"]
     b: Int[Tensor, "half p"]
+    answer: Int[Tensor, "half p"]                                        # s = a + b = 2 h mod p
 
 
 def pairs(p: int) -> Pairs:
     """Each unordered pair once, those with one difference in one row."""
-    g, h = torch.arange((p + 1) // 2)[:, None], torch.arange(p)
-    return Pairs((h + g) % p, (h - g) % p)
+    with cost.addresses():
+        g, h = torch.arange((p + 1) // 2)[:, None], torch.arange(p)
+        a, b = (h + g) % p, (h - g) % p
+        return Pairs(a, b, (a + b) % p)
 
 
 def one_by_one(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p q"]:
@@ -41,7 +45,7 @@ def one_by_one(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half 
 
 def missed(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p"]:
     """How far the errors of H can move these sums, in Euclidean norm: relu moves no more than its argument."""
-    reach = H.u * (H.v * norms(G)).sum(0)
+    reach = H.u * (H.v * row_norms(G)).sum(0)
     return reach[at.a] + reach[at.b]
 
 

@@ -236,7 +236,7 @@ class Logits:
         return (s + s[1:, None]) % self.at.p
 
     def turned(self, wave: Real) -> tuple[Real, Real, Real]:
-        """(rho, iota) [half, p, keys] with logit_s - logit_{s+delta} = sum rho (1 - cos) + iota sin + what the third [half, shifts] bounds."""
+        """(rho, iota) [half, p, keys] with logit_s - logit_{s+delta} = sum rho (1 - cos) + iota sin + what the third [half, p] bounds."""
         at, p, k = self.at, self.at.p, wave.shape[2]
         wave = wave.pick(lambda x: x.reshape(p, 2 * k))
         fit = given(reduced(np.multiply, wave.mid, 2 / p))                                    # any numbers are sound
@@ -245,30 +245,8 @@ class Logits:
         sums = self.z @ columns[0] + columns[1][at.a] + columns[1][at.b]
         c, s, cos, sin = (x[..., i] for x in (sums, wave[at.answer]) for i in (slice(k), slice(k, None)))
         spread = S_rest.max(1) - S_rest.min(1)
-        fixed, rest = self.bent(T_rest)
-        rest = (rest + spread[at.a] + spread[at.b] + self.slack).max(1)
-        return c * cos + s * sin, c * sin - s * cos, rest[:, None] + fixed
-
-    def bent(self, T: Real) -> tuple[Real, Real]:
-        """(fixed [half, shifts], rest [half, p]) with z (T_{s+delta} - T_s) <= fixed + rest.
-
-        A row of pairs is, by planes of two directions, the row g = 0 times a number that is not negative, and a rest: the
-        one is taken at its worst answer s, the other at T's widest.
-        """
-        at, p, q = self.at, self.at.p, self.z.shape[2]
-        planes = q // 2
-        first = self.z[0, np.arange(p) * ((p + 1) // 2) % p]                                 # by answer s [p, q]: h = s / 2
-        size = reduced(np.sum, reduced(np.abs, self.z.mid).mean(1)[:, : 2 * planes].reshape(-1, planes, 2), 2)
-        times = size / (size[0] + 2.0**-900)                                                 # any that are not negative will do
-        work(self.z.mid.size + times.size + planes)
-        each = np.zeros((len(times), 1, q))
-        each[:, 0, : 2 * planes] = np.repeat(times, 2, 1)
-        left = self.z - given(each) * first[at.answer]
-        plane = lambda x: x[: 2 * planes].pick(lambda y: y.reshape(planes, 2, p))
-        votes = plane(first.T).pick(lambda y: y.transpose(0, 2, 1)) @ plane(T)               # [planes, s, c]
-        s = np.arange(p)
-        gain = votes[:, s, self.by_shift] - votes[:, s, s][:, None]                          # [planes, shifts, s]
-        return given(times) @ gain.max(2), abs(left) @ (T.max(1) - T.min(1))
+        rest = abs(self.z) @ (T_rest.max(1) - T_rest.min(1)) + spread[at.a] + spread[at.b] + self.slack
+        return c * cos + s * sin, c * sin - s * cos, rest
 
     def settled(self, keys: np.ndarray) -> np.ndarray:
         """Which shifts lose on a whole row of pairs [half, shifts]."""
@@ -276,7 +254,7 @@ class Logits:
         rho, iota, rest = self.turned(wave)
         cos, sin = (wave[1:, i].T for i in (0, 1))
         two = (self.w + self.w[self.by_shift]).max(1)                                        # at the worst s
-        against = abs(iota).max(1) @ abs(sin) - rho.min(1) @ (Real(np.ones(cos.shape)) - cos) + rest
+        against = abs(iota).max(1) @ abs(sin) - rho.min(1) @ (Real(np.ones(cos.shape)) - cos) + rest.max(1)[:, None]
         return (against + self.spare.max(1)[:, None] * two).negative()
 
     def right(self, keys: np.ndarray) -> np.ndarray:
