@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -22,6 +23,10 @@ from torch import Tensor
 
 Advice = dict[str, Tensor]
 Parameters = dict[str, int]
+
+
+ABSENT = "a part that this network does not have"
+BUFFERS = ("mask", "IGNORE", "train_pairs")                              # in files of weights, without effect
 
 
 class InputError(ValueError):
@@ -159,6 +164,17 @@ class Family:
     edits: Mapping[str, Callable[[Model], tuple[dict[str, Tensor], dict[str, str]]]] = field(default_factory=dict)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Train in here: the same sums in the same order, on every machine of a kind."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None) -> tuple[Strategy, Parameters]:
     """A strategy and all its parameters from `id[:key=value,...]`; `rank` is shorthand for a last `rank=...`,
     and that for every `..._rank` of a strategy that has several.
@@ -193,14 +209,14 @@ def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
     for name, spec in specs.items():
         try:
             tensor = torch.as_tensor(advice[name]).detach().cpu()
-            copied = tensor.to(torch.float64 if spec.low is None else torch.int64, copy=True)     # the caller may change theirs
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array of numbers") from None
-        if tuple(tensor.shape) != spec.shape:
-            raise InputError(f"advice {name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)}")
         real = spec.low is None
         if tensor.is_complex() or (not real and tensor.is_floating_point()):
             raise InputError(f"advice {name!r} has dtype {tensor.dtype}; expected {'real numbers' if real else 'integers'}")
+        copied = tensor.to(torch.float64 if real else torch.int64, copy=True)                 # the caller may change theirs
+        if tuple(tensor.shape) != spec.shape:
+            raise InputError(f"advice {name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)}")
         if real and not copied.isfinite().all():
             raise InputError(f"advice {name!r} holds NaN or infinity; expected finite numbers")
         if not real and copied.numel() and not (spec.low <= int(copied.min()) and int(copied.max()) <= spec.high):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..family import Family, Parameter, Strategy, named
+from ..family import ABSENT, BUFFERS, Family, Parameter, Strategy, named
 from . import brute_force, cubic, direct, edits, exact, gap_search, model, monte_carlo, scores, tiers
 from . import separable as proofs
 from .paths import Paths, paths_of
@@ -23,8 +23,7 @@ COLLECTIONS = {
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
 }
 FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final"),
-                        "a part that this network does not have")
-IGNORED = ("mask", "IGNORE", "train_pairs")
+                        ABSENT)
 
 
 def skeleton_id(skeleton: Skeleton) -> str:
@@ -134,8 +133,8 @@ def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 
 FAMILIES = (
-    Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes,
+    Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS),
-    Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN, ignored=IGNORED,
+    Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN, ignored=BUFFERS,
            sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"}, collections={}),
 )

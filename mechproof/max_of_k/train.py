@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from ..family import one_thread
 from .model import last_logits, shapes
 
 RECIPE = {"optimizer": "AdamW", "lr": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.01,
@@ -34,9 +35,7 @@ def train(sizes: dict[str, int], seed: int, steps: int = RECIPE["steps"],
     weights = {name: (tensor * 0.8 / start["W_E"].shape[1] ** 0.5).requires_grad_() for name, tensor in start.items()}
     optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE["lr"], betas=RECIPE["betas"],
                                   weight_decay=RECIPE["weight_decay"], fused=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)                                             # the same sums in the same order
-    try:
+    with one_thread():
         for _ in progress(range(steps)):
             tokens = torch.randint(sizes["d_vocab"], (RECIPE["batch"], sizes["n_ctx"]), generator=generator)
             logits = last_logits(weights, tokens).double()
@@ -44,7 +43,5 @@ def train(sizes: dict[str, int], seed: int, steps: int = RECIPE["steps"],
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    finally:
-        torch.set_num_threads(threads)
     return {name: tensor.detach() for name, tensor in weights.items()}
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ..family import Advice, Family, Model, Parameter, Parameters, Spec, Strategy
+from ..family import ABSENT, BUFFERS, Advice, Family, Model, Parameter, Parameters, Spec, Strategy
 from . import brute_force, model, moments, proof, search, wheel
 from .train import RECIPE, polished, train
 
 COLLECTIONS = {
     "pizza-31": {"p": 31, "d_mlp": 256, "share": 0.8}, "pizza-59": {"p": 59}, "pizza-113": {"p": 113}, "pizza-227": {"p": 227},
     "pizza-113-biases": {"p": 113, "biases": True}, "pizza-113-messy": {"p": 113, "decay": 0.0},
+    "pizza-31-wd1": {"p": 31, "d_mlp": 256, "share": 0.8, "weight_decay": 1.0}, "pizza-59-wd1": {"p": 59, "weight_decay": 1.0},
+    "pizza-59-wd05": {"p": 59, "weight_decay": 0.5},
 }
 CONSTANT = "what would make attention depend on the tokens"
-ABSENT = "a part that this network does not have"
 FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT) | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT)
-IGNORED = ("mask", "IGNORE", "train_pairs")
 
 
 class Knowing(NamedTuple):
@@ -83,6 +83,6 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 
 FAMILIES = (
-    Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=IGNORED, sizes=model.sizes, strategies=strategies,
+    Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes, strategies=strategies,
            train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES, edits={"polished": polished}),
 )

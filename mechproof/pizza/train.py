@@ -12,13 +12,12 @@ torch.Size([6, 128])
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..family import Model
+from ..family import Model, one_thread
 from .model import BIASES, logits, shapes, unordered
 
 RECIPE = {"optimizer": "AdamW", "lr": 2e-3, "betas": [0.9, 0.98], "weight_decay": 2.0, "warmup": 10, "steps": 2500,
@@ -46,17 +45,6 @@ def rate(step: int, steps: int, decay: float) -> float:
     """Learning rate at a step, as a share of the highest: warm-up, constant, linear to zero over the last part."""
     falling = (steps - step) / (decay * steps) if decay else 1.0
     return min(1.0, (step + 1) / RECIPE["warmup"], falling)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The same sums in the same order, on every machine of a kind."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def descend(weights: dict[str, Tensor], pairs: Tensor, steps: int, decay: float, weight_decay: float) -> Iterator[tuple[int, dict[str, Tensor]]]:
