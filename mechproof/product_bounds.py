@@ -141,11 +141,16 @@ def norms(size: Callable[[Ball], Ball]) -> RowBound:
     def bounded(factors: Factors) -> Rows:
         first, *middle, last = factors
         right = centred_columns(last)
-        bound = (first * first).sum(1).sqrt_upper() * ((right * right).sum(0).sqrt_upper().amax(0) * 2.0)
+        bound = row_norms(first) * ((right * right).sum(0).sqrt_upper().amax(0) * 2.0)
         for factor in middle:
             bound = bound * size(factor)
         return bound
     return bounded
+
+
+def row_norms(x: Float[Ball, "rows cols"]) -> Float[Ball, " rows"]:
+    """At least the norms of the rows, as exact numbers.  Complexity: O(rows cols)."""
+    return (x * x).sum(1).sqrt_upper()
 
 
 def centred_columns(x: Float[Ball, "a k"]) -> Float[Ball, "a k"]:

@@ -21,12 +21,10 @@ from torch import Tensor
 
 from ..family import Model
 from ..rounding import Ball, number
-from .fourier import Neurons, keys, read, tables
+from .fourier import Neurons, keys, read, tables, turn
 from .model import Tables
 from .moments import Curve, series
 from .wheel import pairs
-
-FLATTEST = 0.1419                                                        # the t whose floor is highest: see `flattest`
 
 
 def shape(theta: Float[Tensor, " g"], t: float) -> Float[Tensor, " g"]:
@@ -48,6 +46,16 @@ def flattest() -> tuple[float, float]:
     return max(((t, floor(t)) for t in (0.12 + 0.0001 * i for i in range(400))), key=lambda found: found[1])
 
 
+@cache
+def balance() -> float:
+    """The t at which a - b = 0 and a - b half a period are equally loud, to six digits, by bisection: A(pi/2) = t R."""
+    lo, hi = 0.0, 0.2
+    for _ in range(24):
+        mid = (lo + hi) / 2
+        lo, hi = (mid, hi) if float(shape(torch.zeros(1, dtype=torch.float64), mid)) > mid else (lo, mid)
+    return round(lo, 6)
+
+
 class Measured(NamedTuple):
     """Amplitudes of a model's keys over g = 0 .. (p - 1)/2, and what the closed form is made of."""
 
@@ -60,7 +68,7 @@ class Measured(NamedTuple):
     def form(self, j: int, t: float) -> Float[Tensor, " g"]:
         """The closed form of key j with this t."""
         p = 2 * self.A.shape[1] - 1
-        theta = 2 * pi * self.keys[j] * torch.arange(self.A.shape[1], dtype=torch.float64) / p
+        theta = turn(self.keys[j] * torch.arange(self.A.shape[1]), p)
         return self.R[j] * shape(theta, t) + 2 * self.s[j] * (2 * theta).cos()
 
 
@@ -70,17 +78,18 @@ def logits(table: Tables) -> Float[Tensor, "half p p"]:
     return torch.stack([(table.H[a] + table.H[b]).relu() @ table.W + table.S[a] + table.S[b] for a, b in zip(at.a, at.b)])
 
 
+def waves(key: int, p: int) -> Float[Tensor, "half p p"]:
+    """cos kappa (c - s) for every pair and class."""
+    return turn(key * (torch.arange(p) - pairs(p).answer[..., None]), p).cos()
+
+
 def measure(model: Model, most: int = 6) -> tuple[Measured, Float[Tensor, "half p p"]]:
     """Amplitudes of the strongest keys, averaged over h, and the logits they come from."""
     table = tables(model)
     neurons, p, found = read(table), table.H.shape[0], logits(table)
-    strongest, at, c = keys(neurons, most), pairs(table.H.shape[0]), torch.arange(p)
-    answer = (at.a + at.b) % p
-    A, s = [], []
-    for k in strongest:
-        wave = torch.cos(2 * pi * k * ((c - answer[..., None]) % p) / p)
-        A.append((found * wave).sum(2).mean(1) * 2 / p)
-        s.append((table.S * torch.cos(2 * pi * k * ((c - 2 * c[:, None]) % p) / p)).sum() * 2 / p**2)
+    strongest, c = keys(neurons, most), torch.arange(p)
+    A = [(found * waves(k, p)).sum(2).mean(1) * 2 / p for k in strongest]
+    s = [(table.S * turn(k * (c - 2 * c[:, None]), p).cos()).sum() * 2 / p**2 for k in strongest]
     R, t = by_key(neurons, strongest)
     return Measured(strongest, torch.stack(A), R, torch.stack(s), t), found
 
@@ -98,22 +107,21 @@ def explained(measured: Measured, found: Float[Tensor, "half p p"]) -> dict[str,
 
     `pizza`: |cos theta|, its height fitted; `flattest`: the closed form at the flattest t, nothing fitted; `fitted`: t fitted.
     """
-    at, half = pairs(found.shape[1]), found.shape[0]
-    p, grid = found.shape[1], [0.002 * i for i in range(101)]
-    c, answer = torch.arange(p), (at.a + at.b) % p
+    half, p, _ = found.shape
+    grid = [0.002 * i for i in range(101)]
     best, amplitudes = [], {"pizza": [], "flattest": [], "fitted": []}
     for j, k in enumerate(measured.keys):
-        bare = torch.cos(2 * pi * k * torch.arange(half, dtype=torch.float64) / p).abs()
+        bare = turn(k * torch.arange(half), p).cos().abs()
         amplitudes["pizza"].append(bare * (measured.A[j] @ bare) / (bare @ bare))
-        amplitudes["flattest"].append(measured.form(j, FLATTEST))
+        amplitudes["flattest"].append(measured.form(j, flattest()[0]))
         best.append(min(grid, key=lambda t: float((measured.form(j, t) - measured.A[j]).square().sum())))
         amplitudes["fitted"].append(measured.form(j, best[-1]))
     centred = found - found.mean(2, keepdim=True)
     rows = torch.full((half, 1, 1), 2.0, dtype=torch.float64)
     rows[0] = 1.0                                                        # pairs a != b count for both orders
-    def r2(waves: list[Tensor]) -> float:
+    def r2(heights: list[Tensor]) -> float:
         left = centred.clone()
-        for k, A in zip(measured.keys, waves):
-            left -= A[:, None, None] * torch.cos(2 * pi * k * ((c - answer[..., None]) % p) / p)
+        for k, A in zip(measured.keys, heights):
+            left -= A[:, None, None] * waves(k, p)
         return float(1 - (rows * left.square()).sum() / (rows * centred.square()).sum())
-    return {name: r2(waves) for name, waves in amplitudes.items()} | {"t": best}
+    return {name: r2(heights) for name, heights in amplitudes.items()} | {"t": best}

@@ -37,10 +37,9 @@ def gaps(model: Model) -> Float[Ball, "half p p"]:
     Complexity: O(p^3 n).
     """
     H, W, S = folded(model)
-    at, p, rows = pairs(model.sizes["p"]), model.sizes["p"], []
-    for a, b in zip(at.a, at.b):
+    at, rows = pairs(model.sizes["p"]), []
+    for a, b, answer in zip(at.a, at.b, at.answer[..., None]):
         logit = (H[a] + H[b]).relu() @ W + S[a] + S[b]
-        answer = (a + b)[:, None] % p
         gap = logit - logit.pick(lambda x: x.gather(1, answer))
         rows.append(gap.pick(lambda x: x.scatter(1, answer, -torch.inf).amax(1))[None])
     return cat(rows, 0)
@@ -52,6 +51,7 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     right, open_ = gap.negative(), ~(gap.negative() | (-gap).negative())
     with cost.charge(open_.numel(), "reading off the result"):
         doubtful = open_.nonzero().tolist()
+    # 64 words hold what five products of float32 numbers and their sums can need
     words = 64 * (2 * model.sizes["d_model"] ** 2 + 2 * model.sizes["d_mlp"] * model.sizes["d_model"] + model.sizes["d_model"] * model.sizes["p"])
     with cost.charge(len(doubtful) * words, "exact arithmetic, by words"):
         for g, h in doubtful:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..family import Model
+from ..product_bounds import row_norms
 from ..rounding import Ball, cat, inverse, number
 from .model import POSITIONS
 
@@ -46,11 +47,6 @@ def bias(w: Mapping[str, Ball], name: str, size: int) -> Float[Ball, " size"]:
     return w[name] * HALF if name in w else Ball(torch.zeros(size))
 
 
-def norms(x: Float[Ball, "rows cols"]) -> Float[Ball, " rows"]:
-    """At least the norms of the rows, as exact numbers."""
-    return (x * x).sum(1).sqrt_upper()
-
-
 class Side(NamedTuple):
     """One factor of a product as a basis Q sees it: rows x = inside Q + rest, with |rest| <= over."""
 
@@ -77,7 +73,7 @@ class Door:
         """A factor, by rows.  |rest|^2 = |x|^2 - 2 |inside|^2 + inside Q Q^T inside^T.  Complexity: O(rows d q)."""
         inside = x @ self.Q.T
         rest = (x * x).sum(1) - ((inside * number(2.0) - inside @ self.gram) * inside).sum(1)
-        return Side(inside, (rest.sqrt_upper() + norms(inside) * self.tilt).upper())
+        return Side(inside, (rest.sqrt_upper() + row_norms(inside) * self.tilt).upper())
 
 
 class Table(NamedTuple):

@@ -93,7 +93,7 @@ def neuron(survey: Survey) -> Explorer:
         H, k = survey.table.H[:, i], int(survey.neurons.key[i])
         left, right = figure.add_axes((0.09, 0.16, 0.4, 0.7)), figure.add_axes((0.58, 0.16, 0.4, 0.7))
         r, phi, t = float(survey.neurons.r[i]), float(survey.neurons.phi[i]), -float(survey.neurons.second[i].real)
-        angle = (2 * pi * k * torch.arange(p) / p + phi) % (2 * pi)
+        angle = (fourier.turn(k * torch.arange(p), p) + phi) % (2 * pi)
         grid = torch.linspace(0, 2 * pi, 200)
         left.plot(grid, r * (grid.cos() + t * (1 - (2 * grid).cos())), color=SOFT, linewidth=1.5)
         left.plot(angle, H, ".", color=SHARP, markersize=4)
@@ -166,7 +166,7 @@ def blind_spot(survey: Survey) -> Explorer:
             axes.plot([0.05 + 0.9 * i, 0.2 + 0.9 * i], [0.245, 0.245], color=colour, linestyle=style, linewidth=1.6)
             axes.text(0.25 + 0.9 * i, 0.245, name, color=colour, fontsize=8.5, va="center")
         for j, k in enumerate(survey.keys):
-            here = (2 * pi * k * torch.arange(survey.measured.A.shape[1]) / p) % pi
+            here = fourier.turn(k * torch.arange(survey.measured.A.shape[1]), p) % pi
             direct = 2 * survey.measured.s[j] * (2 * here).cos()
             axes.plot(here, (survey.measured.A[j] - direct) / survey.measured.R[j], ".", color=plots.NOISE, markersize=3, alpha=0.6)
         axes.set_xlabel(r"$\theta = \kappa (a - b)/2$")
@@ -200,9 +200,7 @@ def phases(survey: Survey) -> plots.Picture:
             axes.set_xlabel(r"$2\varphi$")
             if j == 0:
                 axes.set_ylabel(r"$\psi$")
-    gap = torch.angle(torch.exp(1j * (survey.neurons.psi - 2 * survey.neurons.phi))).abs()
-    weight = survey.neurons.r * survey.neurons.omega
-    apart = float((gap * weight).sum() / weight.sum())
+    apart = fourier.phase_gap(survey.neurons)
     return plots.Picture(figure, f"Output phase against twice the input phase, key by key, on the diagonal: off by {apart:.3f} rad on average.")
 
 
@@ -264,7 +262,7 @@ def why_several_keys(survey: Survey) -> Explorer:
     def draw(figure, keys: int):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         delta = torch.arange(1, p)
-        margin = sum(A[j] * (1 - (2 * pi * survey.keys[j] * delta / p).cos()) for j in range(keys))
+        margin = sum(A[j] * (1 - fourier.turn(survey.keys[j] * delta, p).cos()) for j in range(keys))
         axes.vlines(delta, 0, margin, color=SHARP, linewidth=1.2)
         low = int(margin.argmin())
         axes.plot([int(delta[low])], [float(margin[low])], "o", color=MARK, markersize=8, markeredgecolor="black")
@@ -290,8 +288,8 @@ def training(notes: Sequence[Mapping]) -> Explorer:
         if quantity == "wrong":
             axes.set_yscale("symlog")
         if quantity == "t":
-            axes.axhline(amplitude.FLATTEST, color=plots.TRUTH, linestyle="--", linewidth=1)
-            axes.annotate("flattest", (steps[-1], amplitude.FLATTEST), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
+            axes.axhline(amplitude.flattest()[0], color=plots.TRUTH, linestyle="--", linewidth=1)
+            axes.annotate("flattest", (steps[-1], amplitude.flattest()[0]), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
             axes.set_ylim(-0.02, 0.2)
         axes.set_xlabel("training step")
         axes.set_ylabel(names[quantity])
@@ -313,15 +311,15 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
             values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
             axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".", color=SHARP, alpha=0.45, markersize=5)
             axes.plot([x - 0.3, x + 0.3], [median(values)] * 2, color=SHARP, linewidth=2.5)
-        axes.axhline(amplitude.FLATTEST, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.FLATTEST), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
+        axes.axhline(amplitude.flattest()[0], color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
         axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups], fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")
         everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
-        under = sum(t < amplitude.FLATTEST for t in everything) / len(everything)
+        under = sum(t < amplitude.flattest()[0] for t in everything) / len(everything)
         axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
     return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median {median(everything):.3f}, "
-                                 f"flattest {amplitude.FLATTEST}.")
+                                 f"flattest {amplitude.flattest()[0]}.")
 
 
 def right_everywhere(rows: Sequence[Mapping], collection: str) -> list[Mapping]:

@@ -7,6 +7,7 @@ Nothing here is trusted by a check.  Every neuron listens to one frequency, its 
 
 from __future__ import annotations
 
+from math import pi
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,11 @@ def tables(model: Model) -> Tables:
     return Tables(H, W - W.mean(1, keepdim=True), S - S.mean(1, keepdim=True))
 
 
+def turn(j: Int[Tensor, "*shape"], p: int) -> Float[Tensor, "*shape"]:
+    """2 pi j / p for whole numbers j, taken mod p first: the angle of a wave, in float64."""
+    return (j % p).double() * (2 * pi / p)
+
+
 def spectrum(x: Float[Tensor, "*rows p"]) -> Complex[Tensor, "*rows half"]:
     """Coefficients c_k of x(j) = Re sum_k c_k exp(2 pi i j k / p), k = 0 .. (p - 1) / 2."""
     c = torch.fft.rfft(x) * (2 / x.shape[-1])
@@ -52,6 +58,12 @@ def read(table: Tables) -> Neurons:
     second = ins[each, torch.where(folded, p - twice, twice)]
     second = torch.where(folded, second.conj(), second) * torch.exp(-2j * first.angle()) / first.abs().clamp_min(1e-300)      # 0 of dead ones
     return Neurons(key, first.abs(), first.angle(), out.abs(), out.angle(), ins[:, 0].real, second)
+
+
+def phase_gap(neurons: Neurons) -> float:
+    """Mean of |psi - 2 phi| over neurons, by weight, in radians."""
+    weight = neurons.r * neurons.omega
+    return float((torch.angle(torch.exp(1j * (neurons.psi - 2 * neurons.phi))).abs() * weight).sum() / weight.sum())
 
 
 def keys(neurons: Neurons, most: int) -> list[int]:

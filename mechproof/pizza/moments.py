@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..family import Advice, Model, Parameters, Spec
+from ..product_bounds import row_norms
 from ..rounding import Ball, _up, cat, maximum, number, stack
-from .circuits import HALF, norms
-from .fourier import keys, read, tables
+from .circuits import HALF
+from .fourier import keys, read, tables, turn
 from .margins import angles
 from .proof import Network, Sums
 from .search import bases
@@ -63,7 +64,7 @@ def series(curve: Curve, terms: int) -> Series:
 
     sigma P with sigma = +-1 between the breaks differs from |P| by at most twice the largest -sigma P, a quadratic's maximum
     over three intervals.  Tail: |c_m| <= 4 D1 / (pi m^2) + 2 (2 D2 + 2 |C| + 16 |B|) / (pi m^3) with D1, D2 the sums of |P'| and
-    |P''| over the zeros of P in (0, pi), where |P'| <= sqrt(discriminant).  Complexity: O(p terms).  Source: book, "tail".
+    |P''| over the zeros of P in (0, pi), where |P'| <= sqrt(discriminant).  Complexity: O(p terms).  Source: book, "Tail".
     """
     u = curve.breaks()
     ends = torch.cat([torch.zeros_like(u[:, :1]), u, torch.full_like(u[:, :1], pi)], 1)
@@ -132,44 +133,36 @@ def summed(net: Network, advice: Advice, terms: int, at: Pairs) -> Sums:
     z, off, astray = linear[at.a] + linear[at.b], missed(net.H, net.G, at), []
     for k in range(K):
         own, few = torch.arange(2 * k, 2 * k + 2), min(EVERY + 1, terms)
-        inside, coefficients = Ball(torch.zeros(half, p)), {"own": [], "all": []}
+        inside, first, more = Ball(torch.zeros(half, p)), [], []
         for g in range(k * clusters, (k + 1) * clusters):
             i = (group == g).nonzero().flatten()
             if not i.shape[0]:
                 continue
             miss, cosines, sines, known = of_cluster(net, advice, i, g, terms)
             G, r = net.G[i], Ball(advice["r"][i].abs())
-            written, elsewhere = norms(G[:, own]), norms(G.pick(lambda y: y.index_fill(1, own, 0.0)))
+            written, elsewhere = row_norms(G[:, own]), row_norms(G.pick(lambda y: y.index_fill(1, own, 0.0)))
             seen, unseen = (miss @ written) * HALF, (miss @ elsewhere) * HALF
             inside = inside + seen[at.a] + seen[at.b] + (known.off * (written @ r))[:, None]
             lost = (known.off + known.c[:, few:].abs().sum(1)) * (elsewhere @ r)
             off = off + unseen[at.a] + unseen[at.b] + lost[:, None]
-            for name, columns, n in (("own", own, terms), ("all", torch.arange(q1), few)):
-                both = cat([cosines[:n, columns], -sines[:n, columns]], 0)                    # [2 n, columns]
-                coefficients[name].append(cat([known.c[:, :n], known.c[:, :n]], 1)[:, :, None] * both)
+            for parts, columns, span in ((first, torch.arange(q1), slice(few)), (more, own, slice(few, terms))):
+                both = cat([cosines[span, columns], -sines[span, columns]], 0)                # [2 terms, columns]
+                parts.append(cat([known.c[:, span], known.c[:, span]], 1)[:, :, None] * both)
         astray.append(inside)
-        if coefficients["own"]:
-            z = z + row_by_row(coefficients, own, angles(advice["keys"][k, None], p)[:, 0], q1)
+        if first:
+            angle = angles(advice["keys"][k, None], p)[:, 0]
+            high = waves_of(more, few, angle)
+            z = z + waves_of(first, 0, angle) + high.pick(lambda y: y.new_zeros(half, p, q1).index_copy(2, own, y))
     if alone.shape[0]:
         z = z + one_by_one(net.H._replace(mid=net.H.mid[:, alone]), net.G[alone], at)
     return Sums(z, off, stack(astray).pick(lambda y: y.movedim(0, -1)))
 
 
-def row_by_row(coefficients: dict[str, list[Ball]], own: Int[Tensor, "2"], angle: Float[Ball, " p"], q1: int) -> Float[Ball, "half p q1"]:
-    """The cosine series of a key's clusters, added up and evaluated at every h."""
-    totals = {name: sum(parts[1:], parts[0]) for name, parts in coefficients.items()}         # [half, 2 n, columns]
-    def evaluated(total: Ball) -> Ball:
-        n = total.shape[1] // 2
-        turned = Ball(torch.arange(n, dtype=torch.float64)) * angle[:, None]
-        return cat([turned.cos(), turned.sin()], 1) @ total              # [half, p, columns]
-    few = evaluated(totals["all"])
-    first = totals["own"].shape[1] // 2
-    n = totals["all"].shape[1] // 2
-    high = torch.cat([torch.arange(n, first), torch.arange(n, first) + first])
-    turned = Ball(torch.arange(n, first, dtype=torch.float64)) * angle[:, None]
-    more = cat([turned.cos(), turned.sin()], 1) @ totals["own"][:, high]
-    padded = more.pick(lambda y: y.new_zeros(*y.shape[:2], q1).index_copy(2, own, y))
-    return few + padded
+def waves_of(parts: list[Float[Ball, "half terms2 q"]], first: int, angle: Float[Ball, " p"]) -> Float[Ball, "half p q"]:
+    """Cosine series of a key's clusters, added up and evaluated at every h: coefficients of cos m u, then of sin m u, from m = first on."""
+    total = sum(parts[1:], parts[0])
+    turned = Ball(torch.arange(first, first + total.shape[1] // 2, dtype=torch.float64)) * angle[:, None]
+    return cat([turned.cos(), turned.sin()], 1) @ total
 
 
 def clustered(model: Model, parameters: Parameters) -> Advice:
@@ -190,7 +183,7 @@ def clustered(model: Model, parameters: Parameters) -> Advice:
                 group[mine] = k * J + j
     described = torch.where(group < K * J, centre.flatten()[group.clamp_max(K * J - 1)], 0.0)
     H = tables(model).H
-    u = 2 * pi * torch.outer(torch.arange(H.shape[0]), neurons.key) / H.shape[0] + neurons.phi
+    u = turn(torch.outer(torch.arange(H.shape[0]), neurons.key), H.shape[0]) + neurons.phi
     error = (H - neurons.r * (u.cos() + described * (1 - (2 * u).cos()))).abs().mean(0) * neurons.omega
     group[error.argsort(descending=True)[: parameters["alone"]]] = K * J
     return advice | {"group": group, "phase": neurons.phi, "r": neurons.r, "t": centre}

@@ -15,9 +15,9 @@ from torch import Tensor
 from .. import cost
 from ..bound import Case
 from ..family import Advice, InputError, Model, Parameters, Proved, Spec
-from ..product_bounds import centred_columns
+from ..product_bounds import centred_columns, row_norms
 from ..rounding import Ball, cat, number
-from .circuits import Door, Table, balls, bias, norms, residual, table
+from .circuits import Door, Table, balls, bias, residual, table
 from .margins import Logits, lowest, right
 from .wheel import Pairs, pairs
 
@@ -63,7 +63,7 @@ def logits(net: Network, sums: Sums, at: Pairs) -> Logits:
     """What is known of the logits of every pair.  Complexity: O(p^2)."""
     z, off, astray = sums
     each = net.direct * TWO
-    slack = each[at.a] + each[at.b] + off * (norms(net.T.T).amax(0) * TWO)
+    slack = each[at.a] + each[at.b] + off * (row_norms(net.T.T).amax(0) * TWO)
     aside = astray.upper().pick(lambda x: x.expand(*off.shape, -1))     # no planes: none for every pair
     return Logits(z[..., :-1], net.T, net.S, (z[..., -1] + off).upper(), net.v, slack.upper(), aside)
 

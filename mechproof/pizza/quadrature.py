@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import Model
+from ..family import InputError, Model
 from ..rounding import Ball, number
-from .fourier import Neurons, read, tables
+from .fourier import Neurons, read, tables, turn
 from .margins import angles
+from .wheel import pairs
 
 
 class Rule(NamedTuple):
@@ -33,8 +34,10 @@ class Rule(NamedTuple):
 
 
 def of_key(neurons: Neurons, key: int) -> Rule:
-    """The rule that a key's neurons make."""
+    """The rule that a key's neurons make.  Errors: InputError for a key that no neuron has."""
     i = neurons.key == key
+    if not i.any():
+        raise InputError(f"key {key} has no neurons; those that have: {sorted(set(neurons.key.tolist()))}")
     return Rule(neurons.phi[i], (neurons.r * neurons.omega)[i], neurons.psi[i])
 
 
@@ -114,9 +117,9 @@ def budget(model: Model, key: int, terms: int = 80) -> dict[str, float]:
     i, rule, p = neurons.key == key, of_key(neurons, key), table.H.shape[0]
     H, W = table.H[:, i], table.W[i]
     beta, r, omega = neurons.beta[i], neurons.r[i], neurons.omega[i]
-    turn = 2 * pi * torch.arange(p, dtype=torch.float64) * key / p
-    H_wave = beta + r * (turn[:, None] + rule.phi).cos()
-    W_wave = omega[:, None] * (turn + rule.psi[:, None]).cos()
+    angle = turn(key * torch.arange(p), p)
+    H_wave = beta + r * (angle[:, None] + rule.phi).cos()
+    W_wave = omega[:, None] * (angle + rule.psi[:, None]).cos()
     M = float(integral(rule).mid)
     pieces = {"bias": (beta.abs() * omega).sum(), "harmonics": ((H - H_wave).abs().amax(0) * omega).sum(),
               "angles": (rule.w * 2 * ((rule.psi - 2 * rule.phi) / 2).sin().abs()).sum(),
@@ -129,10 +132,8 @@ def budget(model: Model, key: int, terms: int = 80) -> dict[str, float]:
 def true_error(H: Float[Tensor, "p n"], W: Float[Tensor, "n p"], key: int, M: float) -> float:
     """The largest |sum_i |H_i(a) + H_i(b)| / 2 W_ic - M |cos kappa g| cos kappa(s - c)| over all pairs and classes.  Complexity: O(p^3 n)."""
     p, worst = H.shape[0], 0.0
-    turn, c = torch.tensor(2 * pi * key / p, dtype=torch.float64), torch.arange(p)
-    for g in range((p + 1) // 2):
-        a, b = (c + g) % p, (c - g) % p
+    for g, (a, b, answer) in enumerate(zip(*pairs(p))):
         found = (H[a] + H[b]).abs() / 2 @ W
-        meant = M * (turn * g).cos().abs() * (turn * ((a + b)[:, None] - c)).cos()
+        meant = M * turn(torch.tensor(key * g), p).cos().abs() * turn(key * (answer[:, None] - torch.arange(p)), p).cos()
         worst = max(worst, float((found - found.mean(1, keepdim=True) - meant).abs().max()))
     return worst
