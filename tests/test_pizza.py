@@ -208,7 +208,7 @@ PLANTED = {   # what a proof may forget, and what then certifies wrong pairs
                         "exact_activations:rank=7,residual_rank=9"),
     "what W writes past the door": (circuits.Door, "side", lambda side: lambda self, x: side(self, x)._replace(over=nothing(side(self, x).over)),
                                     ("random", "biases"), "exact_activations:rank=3,residual_rank=8"),
-    "the tilt of a basis": (circuits, "norms", lambda norms: lambda x: nothing(norms(x)), ("uneven", "dead"),
+    "the tilt of a basis": (circuits, "row_norms", lambda norms: lambda x: nothing(norms(x)), ("uneven", "dead"),
                             "exact_activations:rank=13,residual_rank=13"),
     "what is astray in a plane": (margins, "widths", lambda widths: lambda x: nothing(widths(x)), ("random", "biases"),
                                   "moments:rank=7,residual_rank=8"),
@@ -417,23 +417,12 @@ def test_margins_are_settled_only_where_no_pair_loses():
     assert found["rows"] > 500 and 0.8 * found["all"] < found["pairs"] <= found["all"]
 
 
-def test_tables_that_are_no_waves_move_margins_by_no_more_than_said():
+def test_planes_move_margins_by_no_more_than_their_widths():
     g = torch.Generator().manual_seed(0)
     for case in range(60):
         p, q = (3, 5, 7, 11)[case % 4], 1 + case % 5
-        at, T = wheel.pairs(p), torch.randn(q, p, generator=g, dtype=F8)
-        z = torch.randn(*at.a.shape, q, generator=g, dtype=F8)
-        if case % 3 == 0:
-            z = z[:1] * torch.rand(len(z), 1, 1, generator=g, dtype=F8)
-        if case % 5 == 0:
-            z[0] = 0
-        fixed, rest = margins.bent(Ball(z), Ball(T), at)
-        answer, shift = (at.a + at.b) % p, torch.arange(1, p)
-        values = z @ T
-        gain = values.gather(2, (answer[..., None] + shift) % p) - values.gather(2, answer[..., None])
-        said = fixed.mid[:, None] + rest.mid[..., None]
-        assert bool((gain <= said + float(fixed.rad + rest.rad)).all())
-        planes = q // 2
+        T = torch.randn(q, p, generator=g, dtype=F8)
+        planes, shift = q // 2, torch.arange(1, p)
         x = margins.Logits(*[Ball(torch.zeros(1))] * 1, Ball(T), *[Ball(torch.zeros(p))] * 4, Ball(torch.zeros(1, 1, planes)))
         s = torch.arange(p)
         far = (T[: 2 * planes][:, (s + shift[:, None]) % p] - T[: 2 * planes][:, None, :]).unflatten(0, (planes, 2)).norm(dim=1).amax(2)

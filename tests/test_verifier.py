@@ -323,27 +323,34 @@ class Mutator:
 
 
 def attack(tmp_path, mutations: int, seed: int) -> dict[int, int]:
-    """Spoil certificates of small models; how often each verdict came.  No false claim may pass, nothing may raise."""
+    """Spoil certificates of small models, one of each kind."""
+    strategies = [s for s in SMALL if "rank=2" not in s and "buckets=3" not in s]
+    models = [small_model(seed + k, kind) for k, kind in enumerate(dict.fromkeys(KINDS))]
+    return spoiled(tmp_path, mutations, seed, [(model, len(right_sequences(model)), strategies) for model in models])
+
+
+def spoiled(tmp_path, mutations: int, seed: int, models: list[tuple[Model, int, list[str]]]) -> dict[int, int]:
+    """How often each verdict came on spoiled certificates of (model, its true count, strategies).
+
+    No false claim may pass, nothing may raise.
+    """
     mutator, seen, cases = Mutator(seed), {0: 0, 1: 0, 2: 0}, []
-    for k, kind in enumerate(dict.fromkeys(KINDS)):
-        model = small_model(seed + k, kind)
+    for k, (model, truth, strategies) in enumerate(models):
         path = tmp_path / f"{k}.safetensors"
         save_file(dict(model.tensors), path)
-        strategies = [s for s in SMALL if "rank=2" not in s and "buckets=3" not in s]
-        cases.append((model, path, len(right_sequences(model)), [certificate(model, s)[0] for s in strategies]))
-    spoiled = tmp_path / "spoiled.safetensors"
+        cases.append((path, truth, [certificate(model, s)[0] for s in strategies]))
+    bad = tmp_path / "spoiled.safetensors"
     for _ in range(mutations):
-        _, path, truth, contents = mutator.rng.choice(cases)
+        path, truth, contents = mutator.rng.choice(cases)
         content = mutator.rng.choice(contents)
         data, kind = json.dumps(content).encode(), mutator.rng.randrange(8)
         if kind == 0:
-            spoiled.write_bytes(mutator.bytes(path.read_bytes()))
-            path = spoiled
+            bad.write_bytes(mutator.bytes(path.read_bytes()))
+            path = bad
         data = data if kind == 0 else mutator.structure(content) if kind < 4 else mutator.claim(content, truth) if kind < 6 else mutator.bytes(data)
         verdict = verify(data, path)
         seen[verdict.code] += 1
-        assert "while checking" not in verdict.line, (verdict, data)            # an exception that nobody foresaw
-        assert "\n" not in verdict.line
+        assert "while checking" not in verdict.line and "\n" not in verdict.line, (verdict, data)       # an exception that nobody foresaw
         assert verdict.code or json.loads(data)["claim"]["correct"] <= truth, (verdict, data)
     return seen
 
