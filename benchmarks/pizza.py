@@ -2,16 +2,18 @@
 
     python benchmarks/pizza.py            writes mechproof/data/results/pizza.json, resumably (build/pizza/*.json)
 
-Every model trained so far in build/zoo is measured, shipped or not; the history of one training run is kept at 20 steps.
+More models than ship: those of `SEEDS` and `POLISHED` are trained where build/zoo lacks them (some hours on one core), and the
+history of one run is kept at 20 steps.
 """
 
 import json
-import re
-import statistics
-from datetime import date
 from pathlib import Path
+from statistics import median
 
 import torch
+from build_zoo import BUILD, member
+from max_of_k import provenance
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 import mechproof as mp
@@ -19,11 +21,24 @@ from mechproof import zoo
 from mechproof.family import Model
 from mechproof.pizza import amplitude, fourier, quadrature
 from mechproof.pizza.family import COLLECTIONS
-from mechproof.pizza.train import train
+from mechproof.pizza.train import RECIPE, polished, train
 
-BUILD, NOTES = Path("build/zoo"), Path("build/pizza")
+NOTES = Path("build/pizza")
 WAYS = ("brute_force", "wheel", "wheel-short", "exact_activations", "paper", "moments", "moments_exact_neurons")
+SEEDS = {"pizza-31": 13, "pizza-59": 10, "pizza-113": 24, "pizza-113-biases": 8, "pizza-113-messy": 3, "pizza-227": 3,
+         "pizza-31-wd1": 5, "pizza-59-wd1": 5, "pizza-59-wd05": 3}
+POLISHED = (0, 1, 2, 3, 4, 6, 7, 15, 22)                                 # seeds of pizza-113
 HISTORY, MARKS = ("pizza-113", 3), 20
+
+
+def model_of(collection: str, seed: int) -> Model:
+    """A model of a collection, trained if need be, or polished."""
+    if collection != "pizza-113-polished":
+        return zoo.model_from_tensors(f"{collection}/{seed}", member(collection, seed)[1])
+    path = BUILD / f"{collection}.{seed}.safetensors"
+    if not path.exists():
+        zoo.save_atomically(path, *polished(model_of("pizza-113", seed)))
+    return zoo.model_from_tensors(f"{collection}/{seed}", load_file(path))
 
 
 def reading(model: Model) -> dict:
@@ -32,64 +47,56 @@ def reading(model: Model) -> dict:
     forms = amplitude.explained(measured, found)
     budgets = [quadrature.budget(model, k) for k in measured.keys]
     total = sum(b["M"] for b in budgets)
-    neurons = fourier.read(fourier.tables(model))
-    weight = neurons.r * neurons.omega
-    gap = torch.angle(torch.exp(1j * (neurons.psi - 2 * neurons.phi))).abs()
     return {"keys": measured.keys, "R": measured.R.tolist(), "t_own": measured.t.tolist(), "t_fit": forms["t"],
-            "floor": (measured.A.amin(1) / measured.A.amax(1)).tolist(), "phase_gap": float((gap * weight).sum() / weight.sum()),
+            "floor": (measured.A.amin(1) / measured.A.amax(1)).tolist(), "phase_gap": fourier.phase_gap(fourier.read(fourier.tables(model))),
             "r2": {name: forms[name] for name in ("pizza", "flattest", "fitted")},
             "budget": {name: sum(b[name] * b["M"] for b in budgets) / total for name in budgets[0] if name != "M"}}
 
 
-def row(path: Path) -> dict:
+def row(collection: str, seed: int) -> dict:
     """One model: name, sizes, reading, and what each strategy certifies in how many operations and seconds."""
-    model = mp.load(path)
-    proofs = {}
+    model, proofs = model_of(collection, seed), {}
     for id in WAYS:
         bound = mp.prove(model, id)
         proofs[id] = {"correct": bound.correct, "total": bound.total, "flops": bound.flops, "seconds": round(bound.seconds, 3)}
-    return {"collection": path.name.split(".")[0], "seed": int(path.name.split(".")[1]), "sizes": model.sizes, **reading(model), "proofs": proofs}
+    return {"collection": collection, "seed": seed, "sizes": model.sizes, **reading(model), "proofs": proofs}
 
 
 def history(collection: str, seed: int) -> list[dict]:
     """What is seen of one run at `MARKS` steps: wrong pairs, t, phases, floor."""
-    settings, notes = COLLECTIONS[collection], []
-    steps = 2500
+    notes = []
     def watch(step: int, weights) -> None:
-        if step % (steps // MARKS) or not step:
+        if step % (RECIPE["steps"] // MARKS) or not step:
             return
         model = zoo.model_from_tensors("now", {name: tensor.detach().clone() for name, tensor in weights.items()})
         measured, found = amplitude.measure(model)
-        p = found.shape[1]
-        at = amplitude.pairs(p)
-        right = found.argmax(2) == (at.a + at.b) % p
-        neurons = fourier.read(fourier.tables(model))
-        gap = torch.angle(torch.exp(1j * (neurons.psi - 2 * neurons.phi))).abs()
-        weight = neurons.r * neurons.omega
-        notes.append({"step": step, "wrong": int((~right).sum()), "t": float((measured.t * measured.R).sum() / measured.R.sum()),
-                      "phase_gap": float((gap * weight).sum() / weight.sum()),
-                      "floor": float(((measured.A.amin(1) / measured.A.amax(1)) * measured.R).sum() / measured.R.sum())})
-    train(settings, seed, progress=tqdm, watch=watch)
+        right = found.argmax(2) == amplitude.pairs(found.shape[1]).answer
+        mean = lambda x: float((x * measured.R).sum() / measured.R.sum())
+        notes.append({"step": step, "wrong": int((~right).sum()), "t": mean(measured.t), "floor": mean(measured.A.amin(1) / measured.A.amax(1)),
+                      "phase_gap": fourier.phase_gap(fourier.read(fourier.tables(model)))})
+    train(COLLECTIONS[collection], seed, progress=tqdm, watch=watch)
     return notes
 
 
-def kept(path: Path, make) -> dict | list:
-    """The note in this file, made once."""
+def kept(name: str, make) -> dict | list:
+    """The note of this name, made once."""
+    path = NOTES / f"{name}.json"
     if not path.exists():
-        path.write_text(json.dumps(make()))
+        with zoo.whole(path) as part:
+            part.write_text(json.dumps(make()))
     return json.loads(path.read_text())
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    NOTES.mkdir(parents=True, exist_ok=True)
-    paths = [p for p in BUILD.glob("pizza-*.safetensors") if re.fullmatch(r"pizza-[0-9a-z-]+\.\d+\.safetensors", p.name)]
-    paths.sort(key=lambda p: (p.name.split(".")[0], int(p.name.split(".")[1])))
-    rows = [kept(NOTES / f"{path.stem}.json", lambda path=path: row(path)) for path in tqdm(paths)]
-    past = kept(NOTES / "history.json", lambda: history(*HISTORY))
-    out = {"made": str(date.today()), "command": "python benchmarks/pizza.py", "models": rows, "history": past,
-           "machine": "2 cores, one thread", "median_seconds": {id: statistics.median(r["proofs"][id]["seconds"] for r in rows) for id in WAYS}}
-    (zoo.DATA / "results" / "pizza.json").write_text(json.dumps(out))
+    for folder in (BUILD, NOTES):
+        folder.mkdir(parents=True, exist_ok=True)
+    every = [(collection, seed) for collection, n in SEEDS.items() for seed in range(n)] + [("pizza-113-polished", seed) for seed in POLISHED]
+    rows = [kept(f"{c}.{s}", lambda c=c, s=s: row(c, s)) for c, s in tqdm(every)]
+    out = {**provenance(), "command": "python benchmarks/pizza.py", "models": rows, "history": kept("history", lambda: history(*HISTORY)),
+           "median_seconds": {id: median(r["proofs"][id]["seconds"] for r in rows) for id in WAYS}}
+    with zoo.whole(zoo.DATA / "results" / "pizza.json") as part:
+        part.write_text(json.dumps(out))
 
 
 if __name__ == "__main__":
