@@ -23,10 +23,11 @@ from mechproof.max_of_k.brute_force import count_right
 from mechproof.max_of_k.model import last_logits
 
 SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
-         "max-of-4-v128": 5, "max-of-4-v256": 5, "pizza-113-messy": 3}
+         "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-uniform": 5, "pizza-113-messy": 3}
 RIGHT = {"pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-113-biases": 5, "pizza-227": 3}   # the first seeds that end right on every pair
 ERRING = {"pizza-113-wrong": "pizza-113"}                                # the first seed of a recipe that errs on a pair
 EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", range(151)), "max-of-4-projected": ("max-of-4", "projected", range(25)),
+          "max-of-4-decayed": ("max-of-4", "decayed", range(5)),
           "pizza-113-polished": ("pizza-113", "polished", (3, 6, 7, 15, 22))}      # the first five with three keys
 BUILD = Path("build/zoo")
 SAMPLES, Z = 10**6, 2.576

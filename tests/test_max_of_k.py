@@ -162,7 +162,8 @@ def test_shipped_models_are_complete():
         assert ("correct" in entry["accuracy"]) == (inputs <= 2**32)
     assert names == {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
                      "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-reference": 1, "max-of-4-stripped": 151, "max-of-4-projected": 25,
-                     "pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-227": 1, "pizza-113-biases": 5, "pizza-113-polished": 5,
+                     "max-of-4-uniform": 5, "max-of-4-decayed": 5,
+                     "pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-227": 3, "pizza-113-biases": 5, "pizza-113-polished": 5,
                      "pizza-113-messy": 3, "pizza-113-wrong": 1}
     for path in zoo.DATA.glob("*.safetensors"):
         assert path.stat().st_size < 8 * 2**20

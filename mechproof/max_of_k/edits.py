@@ -6,6 +6,7 @@ network instead; it is another network, with its parent's hash, its own accuracy
     stripped    rank-1 scores, one row for the direct path, rank-s votes, no positions: five small tensors
                 logit_i = EU[i] + sum_p alpha_p (OV_left OV_right)[t_p, i],  alpha = softmax(QK_left QK_right^T)
     projected   the same architecture with W_Q W_K^T of rank 1 and W_V W_O of rank s
+    decayed     the same architecture, trained further with strong weight decay (train.py)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..family import InputError, Model
 from .paths import Paths
+from .train import decayed
 
 RANK = 10           # of the votes
 
@@ -63,4 +65,4 @@ def projected(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[s
     return {name: t.float().contiguous() for name, t in w.items()}, model.lineage("projected")
 
 
-EDITS = {"stripped": stripped, "projected": projected}
+EDITS = {"stripped": stripped, "projected": projected, "decayed": decayed}

@@ -14,7 +14,7 @@ Complexity: O(v^2 d + v^3) before the last step, which lists wrong sequences one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,8 +110,11 @@ class Steps:
         yield self.by_key(stage), len(parent), r, x
 
 
-def count_right(model: Model, circuits: Circuits) -> tuple[Int[Tensor, " pair"], int]:
-    """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`, and how many needed balls."""
+def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], bool] | None = None) -> tuple[Int[Tensor, " pair"], int]:
+    """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`, and how many rounding left to `decide`.
+
+    Without `decide` they are decided in balls, from the model's weights: then the circuits must be the model's own.
+    """
     if circuits.d_vocab**circuits.n_ctx > ENUMERABLE:
         raise InputError(f"model {model.name!r} has {circuits.d_vocab}^{circuits.n_ctx} inputs, more than `exact` tells apart (2^33); try separable")
     proof = Separable(circuits.centred(), Groups(GROUPS), BUCKETS)
@@ -120,7 +123,7 @@ def count_right(model: Model, circuits: Circuits) -> tuple[Int[Tensor, " pair"],
         wrong = torch.zeros_like(lay.m)
         all_ = (lay.m + 1) ** n - torch.where(lay.t < lay.m, lay.m**n, 0)
     *_, (stage, _, r, x) = Steps(proof).taken()
-    truth, doubtful = Truth(model), 0
+    decide, doubtful = decide or Truth(model).right, 0
     for block, slack in left_open(r, n, circuits.d_vocab, lambda at: stage.cells(r[at], x[at])):
         sure = (block.total < -slack) & (block.total > HOPELESS / 2)
         at = block.distinct(sure)
@@ -129,7 +132,7 @@ def count_right(model: Model, circuits: Circuits) -> tuple[Int[Tensor, " pair"],
         with cost.charge(in_balls(model, len(unsure)), "decided in balls"):
             for row, offsets in zip(block.row[unsure].tolist(), block.choices[unsure].tolist()):
                 m = int(lay.m[row])
-                wrong[row] += not truth.right([m - o for o in offsets] + [int(lay.t[row])])
+                wrong[row] += not decide([m - o for o in offsets] + [int(lay.t[row])])
             doubtful += len(unsure)
     return all_ - wrong, doubtful
 

@@ -21,6 +21,7 @@ COLLECTIONS = {
     "max-of-10": {"n_ctx": 10, "d_vocab": 64}, "max-of-20": {"n_ctx": 20, "d_vocab": 64},
     "max-of-10-v128": {"n_ctx": 10, "d_vocab": 128},
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
+    "max-of-4-uniform": {"n_ctx": 4, "d_vocab": 64, "uniform_maximum": True},
 }
 FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final"),
                         ABSENT)

@@ -110,10 +110,10 @@ def advise(paths: Paths, parameters: Parameters) -> Advice:
             for i, ab in tier.directions(chains(paths)[name], rank).items() for side, x in zip("ab", ab)}
 
 
-def exactly(paths: Paths) -> Circuits:
-    """Every table multiplied out.  Complexity: O(v^2 d)."""
+def exactly(paths: Paths, scores: Known | None = None) -> Circuits:
+    """Every table multiplied out, or the scores as they are given.  Complexity: O(v^2 d)."""
     alike = slice(-2, None) if isinstance(paths, Stripped) else slice(None)
-    return Circuits(paths.n_ctx, Known(paths.A), paths.B[:, alike], Known(paths.EU), Known(paths.OV), paths.PV[alike])
+    return Circuits(paths.n_ctx, scores or Known(paths.A), paths.B[:, alike], Known(paths.EU), Known(paths.OV), paths.PV[alike])
 
 
 def circuits(paths: Paths, advice: Advice, parameters: Parameters) -> Circuits:
