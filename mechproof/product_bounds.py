@@ -8,11 +8,13 @@ multiplying nothing.  Each takes the factors as balls and returns a ball [q]; ea
     exact            all products                                        q k a
     gram             exact norms of the rows, by the last Gram matrix    q a b + (q + k) b^2
     per_dimension    |left| times the ranges of right, best break point  q a b, no product over q and k
-    recursive        |M1| (|M2| ... range(Mn)): matrix-vector only       q a + a b + b k
-    spectral         sqrt2 sigma_1 of the product, by traces of powers   (q + k) a^2 + a^3
     norms(size)      norms of rows, of the factors between, of columns   q a + a b + b k; a^3 for operator norms
+    spectral         sqrt2 sigma_1 of the product, by traces of powers   (q + k) a^2 + a^3
+    products(size)   sqrt2 times the sizes of all factors                the same, and (q + k) a^2 for operator norms
+    recursive        |M1| (|M2| ... range(Mn)): matrix-vector only       q a + a b + b k
 
-`with_mean(bound)` first takes the mean row out of M1 and multiplies that one row out.
+`with_mean(bound)` first takes the mean row out of M1 and multiplies that one row out; `folded(bound)` first multiplies
+the factors between the first and the last.  `RUNGS` is the ladder of the noise chapter, for any two to eight factors.
 
 >>> ones = Ball(torch.ones(2, 3)), Ball(torch.arange(12.0).reshape(3, 4))
 >>> exact(ones).mid.tolist(), recursive(ones).mid.tolist()
@@ -22,8 +24,9 @@ multiplying nothing.  Each takes the factors as balls and returns a ball [q]; ea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import accumulate
-from operator import matmul
+from operator import matmul, mul
 
 import torch
 from jaxtyping import Float
@@ -108,19 +111,40 @@ def root_hi(G: Float[Ball, "a a"]) -> Float[Ball, ""]:
     return Ball(_up(power.sqrt()))
 
 
-def sigma_hi(left: Float[Ball, "q a"], right: Float[Ball, "a k"]) -> Float[Ball, ""]:
-    """At least the largest singular value of left @ right, []; its square is an eigenvalue of (left^T left)(right right^T).
+def sigma_hi(factors: Factors) -> Float[Ball, ""]:
+    """At least the largest singular value of the product, []; its square is an eigenvalue of (C^T M1^T M1 C)(Mn Mn^T), C between.
 
     Complexity: O((q + k) a^2 + j a^3).
     """
-    return root_hi((left.T @ left) @ (right @ right.T))
+    first, *middle, last = factors
+    left = first.T @ first
+    if middle:
+        C = reduce(matmul, middle)
+        left = (C.T @ left) @ C
+    return root_hi(left @ (last @ last.T))
+
+
+def alike(bound: Float[Ball, ""], factors: Factors) -> Rows:
+    """One bound for every row."""
+    return bound.pick(lambda x: x.expand(factors[0].shape[0]))
 
 
 def spectral(factors: Factors) -> Rows:
     """sqrt2 sigma_1, the same for every row: a difference is e_q^T P (e_k - e_k'), and |e_k - e_k'| = sqrt2."""
-    left, right = factors
-    bound = sigma_hi(left, right) * SQRT2
-    return bound.pick(lambda x: x.expand(left.shape[0]))
+    return alike(sigma_hi(factors) * SQRT2, factors)
+
+
+def products(size: Callable[[Ball], Ball]) -> RowBound:
+    """sqrt2 |M1| |M2| ... |Mn|, the same for every row; size is `operator_norm` or `frobenius`.  Complexity: that of the sizes."""
+    return lambda factors: alike(reduce(mul, map(size, factors)) * SQRT2, factors)
+
+
+def folded(bound: RowBound) -> RowBound:
+    """Multiply the factors between the first and the last out before bounding.  Complexity: O(n a^3) besides."""
+    def bounded(factors: Factors) -> Rows:
+        first, *middle, last = factors
+        return bound([first, reduce(matmul, middle), last] if middle else factors)
+    return bounded
 
 
 def gram(factors: Factors) -> Rows:
@@ -159,10 +183,17 @@ def centred_columns(x: Float[Ball, "a k"]) -> Float[Ball, "a k"]:
 
 
 def operator_norm(x: Float[Ball, "a b"]) -> Float[Ball, ""]:
-    """At least the largest singular value.  Complexity: O(a b^2 + j b^3)."""
-    return root_hi(x.T @ x)
+    """At least the largest singular value.  Complexity: O(a b^2 + j b^3) for b <= a, and likewise for a < b."""
+    return root_hi(x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T)
 
 
 def frobenius(x: Float[Ball, "a b"]) -> Float[Ball, ""]:
     """At least the Frobenius norm.  Complexity: O(a b)."""
     return (x * x).sum(1).sum(0).sqrt_upper()
+
+
+# from most to least work, for chains as long as they are wide
+RUNGS: dict[str, RowBound] = {
+    "exact": exact, "gram": gram, "per_dimension": per_dimension, "norms": folded(norms(operator_norm)), "spectral": spectral,
+    "operator": products(operator_norm), "recursive": recursive, "frobenius": products(frobenius),
+}

@@ -13,7 +13,7 @@ import torch
 
 from . import cost
 from .bound import Bound
-from .family import Advice, InputError, Model, Strategy, check_advice, parse_id
+from .family import Advice, InputError, Model, Parameters, Strategy, check_advice, parse_id
 
 
 def strategies(model: Model) -> list[Strategy]:
@@ -33,7 +33,11 @@ def check(model: Model, strategy: str, advice: object, rank: int | None = None) 
     Errors: InputError, in one line, for an unknown id and for advice of the wrong names, shapes or kind.
     Complexity: what `Bound.flops` says, counted as it runs.
     """
-    preset, parameters = parse_id(strategy, strategies(model), rank)
+    return checked(model, *parse_id(strategy, strategies(model), rank), advice)
+
+
+def checked(model: Model, preset: Strategy, parameters: Parameters, advice: object) -> Bound:
+    """The proof of a strategy, listed or not.  Errors and complexity: as `check`."""
     advice = check_advice(advice, preset.advice(parameters))
     if torch.tensor(2.0**-149).double().item() == 0:
         raise InputError("torch.set_flush_denormal(True) is set, so that tiny weights would be read as zero; set it to False")
