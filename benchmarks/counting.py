@@ -9,7 +9,7 @@ import json
 from math import log2
 
 import torch
-from max_of_k import RESULTS, provenance
+from notes import RESULTS, provenance
 from tqdm import tqdm
 
 import mechproof as mp

@@ -7,29 +7,21 @@ values of the scores, and for every strategy the certified count and the operati
 """
 
 import json
-import platform
-import subprocess
 import sys
 
 import torch
+from notes import RESULTS, provenance
 from tqdm import tqdm
 
 import mechproof as mp
 from mechproof import zoo
 from mechproof.max_of_k.paths import paths_of
 
-RESULTS = zoo.DATA / "results"
 LIMIT = 2 * 10**9          # brute force is the accuracy that the model carries already
 LONG = ("separable-grouped", "separable:groups=12,buckets=12")
 CHOSEN = {"max-of-5": ("exact", *LONG), "max-of-10": LONG, "max-of-20": LONG, "max-of-10-v128": ("separable-grouped",),
           "max-of-4-v128": ("exact", "separable-grouped", "separable:groups=24,buckets=16"),
           "max-of-4-v256": ("separable-grouped", "separable:groups=24,buckets=16")}
-
-
-def provenance() -> dict:
-    """Commit and machine, for every results file."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {"commit": commit, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
 
 
 def singular_ratio(model: mp.Model) -> float:

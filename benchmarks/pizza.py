@@ -6,13 +6,12 @@ More models than ship: those of `SEEDS` and `POLISHED` are trained where build/z
 history of one run is kept at 20 steps.
 """
 
-import json
 from pathlib import Path
 from statistics import median
 
 import torch
 from build_zoo import BUILD, member
-from max_of_k import provenance
+from notes import once, publish
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -78,25 +77,14 @@ def history(collection: str, seed: int) -> list[dict]:
     return notes
 
 
-def kept(name: str, make) -> dict | list:
-    """The note of this name, made once."""
-    path = NOTES / f"{name}.json"
-    if not path.exists():
-        with zoo.whole(path) as part:
-            part.write_text(json.dumps(make()))
-    return json.loads(path.read_text())
-
-
 def main() -> None:
     torch.set_num_threads(1)
-    for folder in (BUILD, NOTES):
-        folder.mkdir(parents=True, exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     every = [(collection, seed) for collection, n in SEEDS.items() for seed in range(n)] + [("pizza-113-polished", seed) for seed in POLISHED]
-    rows = [kept(f"{c}.{s}", lambda c=c, s=s: row(c, s)) for c, s in tqdm(every)]
-    out = {**provenance(), "command": "python benchmarks/pizza.py", "models": rows, "history": kept("history", lambda: history(*HISTORY)),
-           "median_seconds": {id: median(r["proofs"][id]["seconds"] for r in rows) for id in WAYS}}
-    with zoo.whole(zoo.DATA / "results" / "pizza.json") as part:
-        part.write_text(json.dumps(out))
+    rows = [once(NOTES / f"{c}.{s}.json", lambda c=c, s=s: row(c, s)) for c, s in tqdm(every)]
+    publish("pizza", {"command": "python benchmarks/pizza.py", "models": rows,
+                      "history": once(NOTES / "history.json", lambda: history(*HISTORY)),
+                      "median_seconds": {id: median(r["proofs"][id]["seconds"] for r in rows) for id in WAYS}})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import time
 
 import torch
-from max_of_k import provenance
+from notes import provenance
 
 import mechproof as mp
 from mechproof import zoo

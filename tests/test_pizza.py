@@ -157,9 +157,9 @@ def any_setting(strategy, seed: int) -> str:
     return strategy.full_id(values if choose.random() < 0.8 else {})
 
 
-def violations(model, name: str, advice: dict, margins_too: bool) -> tuple[list[str], int]:
-    """What a bound claims and the truth denies, and how many pairs it certifies."""
-    bound, right, p = mp.check(model, name, advice), exactly_right(model), model.sizes["p"]
+def faults(bound, model, margins_too: bool) -> list[str]:
+    """What a bound claims and the truth denies."""
+    name, right, p = bound.strategy, exactly_right(model), model.sizes["p"]
     covered = {(a, b) for a in range(p) for b in range(p) if bound.covers([a, b])}
     found = [f"{model.name} {name} covers {pair}, which is wrong" for pair in sorted(covered - right)]
     if len(covered) != bound.correct or bound.total != p * p:
@@ -168,7 +168,7 @@ def violations(model, name: str, advice: dict, margins_too: bool) -> tuple[list[
         margin = bound.why(pair).margin_lo
         if margin > -torch.inf and fmpq(*margin.as_integer_ratio()) > exact_margins(model)[pair]:
             found.append(f"{model.name} {name} states a margin of {margin} at {pair}, above the true one")
-    return found, bound.correct
+    return found
 
 
 def attack(seeds, kinds=KINDS, only=lambda name: True) -> dict[str, int]:
@@ -180,9 +180,10 @@ def attack(seeds, kinds=KINDS, only=lambda name: True) -> dict[str, int]:
         for i, strategy in enumerate(s for s in mp.strategies(model) if only(s.id)):
             name, how = any_setting(strategy, seed + i), SPOILED[(seed // 2 + i) % len(SPOILED)] if seed % 2 else "none"
             advice = spoiled(mp.search(model, name), how, model.sizes, seed)
-            found, n = violations(model, name, advice, (seed + i) % 3 == 0)
+            bound = mp.check(model, name, advice)
+            found = faults(bound, model, (seed + i) % 3 == 0)
             assert found == [], (how, found[:3])
-            certified[strategy.id] = certified.get(strategy.id, 0) + n
+            certified[strategy.id] = certified.get(strategy.id, 0) + bound.correct
     return certified
 
 
@@ -229,7 +230,7 @@ def test_planted_faults_are_caught(fault, monkeypatch):
                 advice |= {key: advice[key] * torch.linspace(0.98, 1.02, len(advice[key]), dtype=F8)[:, None] for key in ("inner", "outer")}
             if "H" in fault:                                             # the door lets the second key's frequencies not through
                 advice["inner"] = torch.eye(13, dtype=F8)[[*range(4), *range(8, 13)]]
-            if (bad := violations(model, name, advice, False)[0]):
+            if (bad := faults(mp.check(model, name, advice), model, False)):
                 return bad
         return []
     monkeypatch.setattr(where, what, planted(getattr(where, what)))
@@ -509,7 +510,8 @@ def test_a_network_that_errs_is_certified_in_part():
     assert 90 < len(right) < 160
     wide = "rank=32,residual_rank=60"
     for name, least in (("wheel", 1), (f"wheel:{wide},nodes=7", 30), (f"exact_activations:{wide}", 30), ("moments_exact_neurons", 1), ("moments", 0)):
-        found, certified = violations(model, name, mp.search(model, name), False)
+        bound = mp.prove(model, name)
+        found, certified = faults(bound, model, False), bound.correct
         assert found == [] and least <= certified <= len(right) < 169
 
 

@@ -19,8 +19,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def violations(model, strategy: str, advice, right, covers: bool = True) -> list[str]:
-    """What a bound claims and the truth denies; empty for a sound one."""
-    bound = mp.check(model, strategy, advice)
+    """What a strategy claims on this advice and the truth denies; empty for a sound one."""
+    return faults(mp.check(model, strategy, advice), model, right, covers)
+
+
+def faults(bound, model, right, covers: bool = True) -> list[str]:
+    """What a bound claims and the truth denies."""
+    strategy = bound.strategy
     found = [f"{strategy} certifies {bound.correct} of {len(right)}"] if bound.correct > len(right) else []
     if covers:
         v, n_ctx = model.sizes["d_vocab"], model.sizes["n_ctx"]

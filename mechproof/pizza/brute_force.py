@@ -23,12 +23,18 @@ from .proof import proved
 from .wheel import pairs
 
 
-def folded(model: Model) -> tuple[Ball, Ball, Ball]:
-    """H [p, n], W [n, p], S [p, p] in balls, multiplied out.  Complexity: O(p d^2 + p d n + n d p)."""
+def opened(model: Model) -> tuple[Ball, Ball, Ball, Ball]:
+    """H [p, n], W_out [n, d], W_U [d, p] centred, S [p, p] in balls.  Complexity: O(p d^2 + p d n)."""
     w, sizes = balls(model), model.sizes
     W_U, R = centred_columns(w["W_U"]), residual(w)
-    return (R @ w["W_in"] + bias(w, "b_in", sizes["d_mlp"]), w["W_out"] @ W_U,
+    return (R @ w["W_in"] + bias(w, "b_in", sizes["d_mlp"]), w["W_out"], W_U,
             R @ W_U + bias(w, "b_out", sizes["d_model"]) @ W_U)
+
+
+def folded(model: Model) -> tuple[Ball, Ball, Ball]:
+    """H [p, n], W = W_out W_U [n, p], S [p, p] in balls, multiplied out.  Complexity: O(p d^2 + p d n + n d p)."""
+    H, W_out, W_U, S = opened(model)
+    return H, W_out @ W_U, S
 
 
 def gaps(model: Model) -> Float[Ball, "half p p"]:

@@ -293,9 +293,10 @@ def training(notes: Sequence[Mapping]) -> Explorer:
             axes.set_ylim(-0.02, 0.2)
         axes.set_xlabel("training step")
         axes.set_ylabel(names[quantity])
-        axes.set_title(f"{names[quantity].capitalize()}: {values[0]:.3g} at step {steps[0]}, {values[-1]:.3g} at the end")
-        listed = ", ".join(f"{s}: {v:.3g}" for s, v in zip(steps, values))
-        return f"{values[-1]:.3g} at the end", f"{names[quantity]} by training step: {listed}."
+        texts = [str(v) if isinstance(v, int) else f"{v:.3g}" for v in values]
+        axes.set_title(f"From {texts[0]} at step {steps[0]} to {texts[-1]} at the end")
+        listed = ", ".join(f"{s}: {v}" for s, v in zip(steps, texts))
+        return f"{names[quantity]}: {texts[-1]} at the end", f"{names[quantity]} by training step: {listed}."
 
     return explore(draw, quantity=names, hint="Which comes first, and what still moves when every pair is right?")
 

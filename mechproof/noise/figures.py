@@ -1,0 +1,363 @@
+"""The figures and explorers of the noise chapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import log10
+from statistics import mean, stdev
+
+import pandas as pd
+import torch
+from matplotlib.ticker import FuncFormatter
+
+import mechproof as mp
+
+from .. import plots
+from ..bound import Bound, digits_lo, percent_lo, short
+from ..explore import Explorer, explore
+from ..family import Model
+from ..max_of_k.frontier import missing_axis
+from ..max_of_k.paths import Paths
+from ..product_bounds import RUNGS
+from . import ablation, compounding, mlp, residual, surrogate
+
+LABELS = {"exact": "everything multiplied out", "gram": "exact norms of rows", "per_dimension": "dimension by dimension",
+          "norms": "norms around one product", "spectral": "singular value of the product", "operator": "singular values of the factors",
+          "recursive": "dimension by dimension, factor by factor", "frobenius": "Frobenius norms of the factors"}
+RANKS = (0, 1, 2, 4, 8, 16, 32)
+NULLS = {"gaussian": "independent entries", "rows": "rows turned", "haar": "factors turned against each other"}
+PEELS = {"QK": "QK, both sides", "four": "each factor", "query": "query side alone"}
+NOTE = {"textcoords": "offset points", "fontsize": 8.5}
+
+
+class Survey:
+    """One model's proofs, peels and noise, each made once."""
+
+    def __init__(self, model: Model, noise_seed: int):
+        self.model, self.seed = model, noise_seed
+        self.bound = lru_cache(maxsize=None)(lambda rung, rank: residual.certify(model, rung, "QK", rank))
+        self.scores = lru_cache(maxsize=None)(lambda rung, rank: residual.scores_flops(model, rung, "QK", rank))
+        self.split = lru_cache(maxsize=None)(lambda rank, peel="QK": residual.residual(model, peel, rank))
+        self.noisy = lru_cache(maxsize=None)(lambda rank, null="haar": ablation.redrawn(self.split(rank), null, noise_seed))
+        self.draws = lru_cache(maxsize=None)(self._draws)
+        self.right = lru_cache(maxsize=None)(lambda: mp.prove(model, "exact"))
+        self.known = lru_cache(maxsize=None)(lambda: mp.prove(model, "separable"))
+        self.ranks = [r for r in RANKS if r <= min(model.sizes["d_model"], model.sizes["d_head"])]
+        self.some_ranks = self.ranks[1:-1]                               # something is peeled, and something is left
+
+    def _draws(self, null: str, peel: str, rank: int) -> torch.Tensor:
+        draws = surrogate.NULLS[null](self.split(rank, peel).numbers, 400, surrogate.generator_of(self.seed))
+        return surrogate.largest(draws)
+
+    def missing(self, rung: str, rank: int) -> float:
+        return max(1 - self.bound(rung, rank).accuracy_lower_bound, 1e-6)
+
+    @property
+    def truth(self) -> float:
+        return 1 - self.right().accuracy_lower_bound
+
+
+def nearest(values: Sequence[int], rank: int) -> int:
+    return min(values, key=lambda r: abs(r - rank))
+
+
+def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
+    """Certified share against what is spent on the scores, movable by rung and rank: the picture that opens the chapter."""
+    points = {(rung, r): (survey.scores(rung, r), survey.missing(rung, r)) for rung in RUNGS for r in survey.ranks}
+    low, high = (f(x for x, _ in points.values()) for f in (min, max))
+
+    def draw(figure, strategy: str, rank: int):
+        axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
+        plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
+        missing_axis(axes, survey.truth / 2)
+        axes.scatter(*zip(*points.values()), s=18, color=plots.PALE, linewidths=0)
+        axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.plot(*zip(*(points[strategy, r] for r in survey.ranks)), color=plots.QK, linewidth=1.2, marker=".")
+        axes.plot(*points[strategy, rank], "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        bound = survey.bound(strategy, rank)
+        share = percent_lo(bound.correct, bound.total)
+        axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
+        axes.annotate(f"exact accuracy {100 * (1 - survey.truth):.2f}%", (high, survey.truth), (-4, 4), ha="right", **NOTE)
+        worst = survey.bound("exact", rank)
+        alt = (f"Scatter of certified share against operations on the scores for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, "
+               f"{short(points[strategy, rank][0])} of them on the scores. With everything multiplied out: {worst}.")
+        return f"{bound} · {short(points[strategy, rank][0])} of them on the scores", alt
+
+    return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS, rank=survey.ranks,
+                   hint="At one direction, go down the list: each step spends less on the rest and allows it more, until nothing is left of the "
+                        "bound. Then raise the rank: the coarse rungs come back last, or never.")
+
+
+def ladder(survey: Survey, rank: int) -> pd.DataFrame:
+    """Every rung of this model at one rank: its bound on a row difference, how loose, what it costs and what it buys."""
+    split = survey.split(rank)
+    truth = float(surrogate.ranges([split.noise[None]]).mean())
+    rows = []
+    for rung, bound in RUNGS.items():
+        found, proved = float(bound(split.rest).mid.mean()), survey.bound(rung, rank)
+        rows.append({"rung": LABELS[rung], "mean bound": f"{found:.3g}", "looseness": f"{found / truth:.3g}",
+                     "on the scores": short(survey.scores(rung, rank)), "whole proof": short(proved.flops),
+                     "certified": percent_lo(proved.correct, proved.total)})
+    return pd.DataFrame(rows).set_index("rung")
+
+
+def slack_curve(survey: Survey, rank: int) -> Explorer:
+    """Certified share as a function of one slack for all scores, with the rungs marked on it."""
+    grid = [0.05 * 1.3**i for i in range(24)]
+    curve = [max(1 - ablation.under_slack(survey.model, slack), 1e-6) for slack in grid]
+    ranks = survey.some_ranks
+    size = {(rung, r): float(RUNGS[rung](survey.split(r).rest).mid.mean()) for rung in RUNGS for r in ranks}
+
+    def draw(figure, rank: int):
+        axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
+        axes.set_xscale("log")
+        axes.set_xlim(0.01, 3000)
+        axes.set_xticks([0.01, 0.1, 1, 10, 100, 1000], ["0.01", "0.1", "1", "10", "100", "1000"])
+        missing_axis(axes, survey.truth / 2)
+        axes.plot(grid, curve, color=plots.NOISE, linewidth=2.5)
+        axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        for i, rung in enumerate(RUNGS):
+            x, y = size[rung, rank], survey.missing(rung, rank)
+            axes.plot(x, y, "o", color=plots.QK, markersize=6)
+            axes.annotate(rung.replace("_", " "), (x, y), (5, 5 if i % 2 or y > 0.9 else -11), **NOTE)
+        axes.set_xlabel("how far a score may be off (log scale); points: mean of the rung's bounds")
+        zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
+        axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
+        listed = ", ".join(f"{rung} {size[rung, rank]:.3g} logits, {100 * (1 - survey.missing(rung, rank)):.2f} percent" for rung in RUNGS)
+        head = f"bounds from {size['exact', rank]:.2g} to {max(size[r, rank] for r in RUNGS):.3g}"
+        return head, f"Curve of certified share by slack, rungs marked: {listed}."
+
+    return explore(draw, {"rank": nearest(ranks, rank)}, height=3.8, rank=ranks,
+                   hint="The grey curve does not know of rungs. Every rung lands near it: what a rung certifies is decided by how far it lets the "
+                        "scores be off.")
+
+
+def against_noise(survey: Survey, rank: int) -> Explorer:
+    """The largest row difference beside that of random factors, by null, peel and rank."""
+    ranks = [r for r in (1, 2, 4, 8) if r in survey.ranks]
+
+    def draw(figure, null: str, peel: str, rank: int):
+        axes = figure.add_axes((0.1, 0.17, 0.87, 0.69))
+        draws = survey.draws(null, peel, rank)
+        real = float(surrogate.largest([M[None] for M in survey.split(rank, peel).numbers]))
+        found = surrogate.Compared(real, float(draws.mean()), float(draws.std()), int((draws >= real).sum()), len(draws))
+        axes.hist(draws.tolist(), bins=40, color=plots.NOISE, alpha=0.75)
+        axes.axvline(real, color=plots.QK, linewidth=2.5)
+        axes.set_xlim(0, 1.15 * max(real, float(draws.max())))
+        axes.set_xlabel("largest difference within a row of what is left of the scores")
+        axes.set_ylabel("random draws")
+        side = "worse" if found.z > 0 else "better"
+        axes.set_title(f"{abs(found.z):.1f} standard deviations {side} than {NULLS[null]}")
+        axes.annotate("trained", (real, axes.get_ylim()[1]), (4, -12), color=plots.QK, **NOTE)
+        return str(found), f"Histogram of {len(draws)} draws ({NULLS[null]}; peel {PEELS[peel]}; rank {rank}) for {survey.model.name}; {found}."
+
+    return explore(draw, {"null": "haar", "peel": "QK", "rank": nearest(ranks, rank)}, height=3.2, null=NULLS, peel=PEELS, rank=ranks,
+                   hint="Change only the way of peeling, from both sides to the query side alone: the same residual, now better than random, "
+                        "since the random factors keep what was not peeled. Then raise the rank.")
+
+
+def replaced(survey: Survey, rank: int) -> Explorer:
+    """Ablations of the rest side by side with what a proof must assume of it."""
+    ranks = survey.some_ranks
+    found = {r: ablation.ablated(survey.model, survey.split(r), "haar", survey.seed) for r in ranks}
+    proofs = {"pessimal: multiplied out": "exact", "pessimal: norms of rows": "gram", "pessimal: dimensions": "per_dimension",
+              "pessimal: norms": "norms", "pessimal: singular value": "spectral"}
+
+    def draw(figure, rank: int):
+        axes = figure.add_axes((0.25, 0.16, 0.7, 0.72))
+        shares = {kind: a.correct / a.total for kind, a in found[rank].items()}
+        shares |= {name: survey.bound(rung, rank).accuracy_lower_bound for name, rung in proofs.items()}
+        names = list(shares)[::-1]
+        lost = [max(1 - shares[name], 1e-6) for name in names]
+        colours = [plots.OV if name.startswith("pess") else plots.TRUTH if name == "itself" else plots.NOISE for name in names]
+        axes.hlines(range(len(names)), 1e-4, lost, color=plots.PALE, linewidth=1)
+        axes.scatter(lost, range(len(names)), s=60, c=colours, zorder=3)
+        for y, x in enumerate(lost):
+            axes.annotate(f"{100 * (1 - x):.3f}%", (x, y), (8, -3), **NOTE)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xscale("log")
+        axes.set_xlim(1e-4, 6)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%" if x <= 1 else ""))
+        axes.grid(False, axis="y")
+        axes.set_xlabel("inputs wrong, or not certified (log scale)")
+        moved = max(abs(shares[kind] - shares["itself"]) for kind in found[rank] if kind != "itself")
+        axes.set_title(f"Replacing it moves at most {100 * moved:.4f} points")
+        listed = ", ".join(f"{name} {100 * share:.3f} percent" for name, share in shares.items())
+        worst = shares["itself"] - shares["pessimal: singular value"]
+        head = f"replaced: at most {100 * moved:.4f} points moved · assumed the worst: up to {100 * worst:.2g}"
+        return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
+
+    return explore(draw, {"rank": nearest(ranks, rank)}, height=3.9, rank=ranks,
+                   hint="Zero, mean, another query's row, noise: the network does not care. The lower rows are the same residual in the eyes of "
+                        "proofs that know less and less of it.")
+
+
+def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
+    """Where the points between accuracy and bound go: the kind of proof, structure, and slack."""
+    ranks = survey.some_ranks
+    noisy = {r: ablation.certified(survey.model, survey.noisy(r), "exact") for r in ranks}
+
+    def draw(figure, strategy: str, rank: int):
+        axes = figure.add_axes((0.33, 0.17, 0.6, 0.69))
+        steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, noisy[rank], survey.bound("exact", rank).accuracy_lower_bound,
+                 survey.bound(strategy, rank).accuracy_lower_bound]
+        names = ("the model errs", "the kind of proof, scores known", "the rest at its worst, were it noise", "structure: it is not noise",
+                 "slack of the rung")
+        lost = dict(zip(names, (100 * (a - b) for a, b in zip(steps, steps[1:]))))
+        for y, points in enumerate(lost.values()):
+            long = max(log10(max(abs(points), 1e-3)) + 3, 0.02)
+            axes.barh(y, long, color=plots.NOISE if points >= 0 else plots.EU, height=0.6)
+            axes.text(long + 0.06, y, f"{points:.3f}", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 5.6)
+        axes.set_xticks(range(6), ["0.001", "0.01", "0.1", "1", "10", "100"])
+        axes.grid(axis="x")
+        axes.grid(False, axis="y")
+        axes.set_xlabel("points of accuracy lost (log scale; green: gained)")
+        short_names = dict(zip(names, ("the model's errors", "the kind of proof", "the worst case", "structure", "slack")))
+        axes.set_title(f"Of {sum(lost.values()):.3g} points most go to {short_names[max(lost, key=lost.get)]}")
+        listed = ", ".join(f"{name} {points:.4f}" for name, points in lost.items())
+        return f"{sum(lost.values()):.3g} points between certain and certified", f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}."
+
+    return explore(draw, {"strategy": strategy, "rank": nearest(ranks, rank)}, height=3.3, strategy=LABELS, rank=ranks,
+                   hint="With everything multiplied out there is no slack, and structure is a small bar. Two rungs down, slack is all there is.")
+
+
+def band(survey: Survey, strategy: str) -> Explorer:
+    """By rank: what is certified of the network with noise, of the network itself, and by a shorter proof; the band lies between."""
+    ranks = survey.ranks[1:]
+    noisy = [max(1 - ablation.certified(survey.model, survey.noisy(r), "exact"), 1e-6) for r in ranks]
+    real = [survey.missing("exact", r) for r in ranks]
+
+    def draw(figure, strategy: str):
+        axes = figure.add_axes((0.11, 0.16, 0.86, 0.71))
+        missing_axis(axes, survey.truth / 2)
+        proof = [survey.missing(strategy, r) for r in ranks]
+        x = range(len(ranks))
+        axes.fill_between(x, proof, noisy, color=plots.PALE, alpha=0.6, linewidth=0)
+        axes.plot(x, noisy, "s--", color=plots.NOISE)
+        axes.plot(x, real, ".-", color=plots.QK)
+        axes.plot(x, proof, "o-", color=plots.OV)
+        axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        ends = ((noisy, plots.NOISE, "noise, multiplied out", 10), (real, plots.QK, "trained, multiplied out", -12),
+                (proof, plots.OV, "this proof", 8 if proof[0] > 0.9 else -14))
+        for line, colour, label, dy in ends:
+            axes.annotate(label, (0, line[0]), (8, dy), color=colour, **NOTE)
+        axes.set_xticks(list(x), [str(r) for r in ranks])
+        axes.set_xlabel("directions peeled (fewer: a more compact hypothesis)")
+        wide = [r for r, p, n in zip(ranks, proof, noisy) if p > 10 * n]
+        title = f"Noise would do at every rank; this proof falls ten times short at {len(wide)} of {len(ranks)}"
+        axes.set_title(title)
+        listed = "; ".join(f"rank {r}: " + ", ".join(f"{100 * (1 - x):.2f}" for x in line) for r, *line in zip(ranks, noisy, real, proof))
+        return title, f"Three lines of certified percent by rank (noise, trained, {LABELS[strategy]}): {listed}."
+
+    proofs = {rung: label for rung, label in LABELS.items() if rung != "exact"}
+    return explore(draw, {"strategy": strategy if strategy in proofs else "norms"}, height=3.7, strategy=proofs,
+                   hint="The band is where the rest may as well be noise and the proof cannot say so. With norms of rows it is narrow; down the "
+                        "list it fills the picture.")
+
+
+def times(x: float) -> str:
+    """A factor for people: 1.8, 27.2, 2.02 k."""
+    return f"{x:.3g}" if x < 1000 else short(x) if x >= 1e5 else f"{x / 1000:.3g} k"
+
+
+def compounded(noise_seed: int) -> Explorer:
+    """Each rung over the truth for products of random factors, by depth and width, measured and reckoned."""
+    def draw(figure, depth: int, width: int):
+        axes = figure.add_axes((0.37, 0.16, 0.58, 0.71))
+        found, law = compounding.measured(depth, width, noise_seed), compounding.reckoned(depth, width)
+        names = list(RUNGS)[::-1]
+        axes.set_xscale("log")
+        axes.set_xlim(0.7, 1e12)
+        axes.barh(range(len(names)), [found[n] for n in names], left=0, color=plots.NOISE, alpha=0.6, height=0.62)
+        axes.plot([law[n] for n in names], range(len(names)), "|", color=plots.OV, markersize=16, markeredgewidth=2.5)
+        for y, name in enumerate(names):
+            axes.annotate(times(found[name]), (max(found[name], law[name]), y), (8, -3), **NOTE)
+        axes.set_yticks(range(len(names)), [LABELS[n] for n in names])
+        axes.set_xticks([10.0**k for k in range(0, 11, 2)], ["1", "100", "10k", "1M", "100M", "10G"])
+        axes.grid(False, axis="y")
+        axes.set_xlabel("bound over the true row difference (log scale); line: reckoned")
+        axes.set_title(f"{depth} factors of width {width}: from {times(found['gram'])} to {times(max(found.values()))} times")
+        listed = ", ".join(f"{name} {found[name]:.3g} ({law[name]:.3g})" for name in RUNGS)
+        head = f"norms of rows {times(found['gram'])} · singular values {times(found['operator'])} · dimensions {times(found['recursive'])}"
+        return head, f"Bars of each rung over the truth, measured and in brackets reckoned: {listed}."
+
+    return explore(draw, {"depth": 4, "width": 32}, height=3.8, depth=list(compounding.DEPTHS), width=list(compounding.WIDTHS),
+                   hint="Depth alone: the upper bars stay or creep, the last three grow without end. Then width alone.")
+
+
+class MLP:
+    """One modular-addition model's proofs by rung and rank, each made once."""
+
+    RANKS = (2, 4, 6, 8, 12, 16)
+
+    def __init__(self, model: Model, noise_seed: int):
+        self.model, self.seed = model, noise_seed
+        self.bound = lru_cache(maxsize=None)(lambda rung, rank: mlp.certify(model, rung, rank))
+        self.split = lru_cache(maxsize=2)(lambda rank: mlp.split(model, mlp.advise(model, rank)))
+        self.facts = lru_cache(maxsize=None)(self._facts)
+
+    def _facts(self, rank: int) -> dict[str, float]:
+        """Mean row difference of the rest, of noise in its place, each rung's mean bound, and the share right with noise in place."""
+        known, direct = self.split(rank)
+        noise = ablation.redrawn(known, "haar", self.seed).noise
+        size = {rung: float(bound(known.rest).mid.mean()) for rung, bound in RUNGS.items()}
+        return size | {"noise": float(surrogate.ranges([noise[None]]).mean()), "noisy": mlp.right(known.kept.mid + direct.mid + noise)}
+
+
+def mlp_drop_off(proofs: MLP) -> Explorer:
+    """Bound against compactness for the MLP, with the true leftovers and with noise of matched size."""
+    def draw(figure, strategy: str):
+        sizes, shares = figure.add_axes((0.1, 0.17, 0.37, 0.67)), figure.add_axes((0.6, 0.17, 0.37, 0.67))
+        facts = [proofs.facts(r) for r in MLP.RANKS]
+        lines = (("exact", plots.QK, ".-", "true"), ("noise", plots.NOISE, "s--", "noise"), (strategy, plots.OV, "o-", "bound"))
+        for key, colour, style, label in lines:
+            sizes.semilogy(MLP.RANKS, [f[key] for f in facts], style, color=colour)
+            if label != "true" or strategy != "exact":                   # one line then
+                sizes.annotate(label, (MLP.RANKS[-1], facts[-1][key]), (-4, 5), ha="right", color=colour, **NOTE)
+        sizes.set_ylim(5e-3, 2e6)
+        sizes.set_title("Row differences of what is left", fontsize=9.5)
+        bounds: list[Bound] = [proofs.bound(strategy, r) for r in MLP.RANKS]
+        shares.plot(MLP.RANKS, [f["noisy"] for f in facts], "s--", color=plots.NOISE)
+        shares.plot(MLP.RANKS, [b.accuracy_lower_bound for b in bounds], "o-", color=plots.OV)
+        shares.annotate("right, with noise", (MLP.RANKS[0], facts[0]["noisy"]), (0, 8), color=plots.NOISE, **NOTE)
+        plots.percent_axis(shares.yaxis, "pairs")
+        shares.set_ylim(-0.03, 1.08)
+        first = next((r for r, b in zip(MLP.RANKS, bounds) if b.correct > b.total // 2), None)
+        shares.set_title(f"Certified from {first} directions on" if first else "Never half of the pairs certified", fontsize=9.5)
+        for axes in (sizes, shares):
+            axes.set_xlabel("directions of the logits peeled")
+        last = facts[-1]
+        listed = "; ".join(f"rank {r}: true {f['exact']:.3g}, noise {f['noise']:.3g}, bound {f[strategy]:.3g}, "
+                           f"certified {100 * b.accuracy_lower_bound:.1f} percent" for r, f, b in zip(MLP.RANKS, facts, bounds))
+        head = f"at {MLP.RANKS[-1]} directions: true {last['exact']:.2g} · noise {last['noise']:.2g} · bound {last[strategy]:.2g}"
+        return head, f"Two panels for {proofs.model.name}, {LABELS[strategy]}. {listed}."
+
+    return explore(draw, {"strategy": "norms"}, height=3.5, strategy=LABELS,
+                   hint="Multiplied out, a few directions suffice. By norms nothing is ever certified. And compare true with noise: here the rest is "
+                        "far smaller than random, because activations avoid what is left of W_out. No rung that forgets them can know.")
+
+
+def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
+    """What each way out buys: accuracy, certified share and operations, means over some models."""
+    ways = {"as it is: dimension by dimension, rank 1": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
+            "more rank: 8": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 8)),
+            "exact norms of rows, rank 1": ("max-of-4", lambda m: residual.certify(m, "gram", "QK", 1)),
+            "multiplied out": ("max-of-4", lambda m: mp.prove(m, "separable")),
+            "checked at random": ("max-of-4", lambda m: mp.prove(m, "monte_carlo")),
+            "noise projected away": ("max-of-4-projected", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
+            "noise decayed in training": ("max-of-4-decayed", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
+            "decayed, factor by factor": ("max-of-4-decayed", lambda m: residual.certify(m, "recursive", "QK", 1))}
+    rows = []
+    for name, (collection, prove) in ways.items():
+        models = [mp.load(f"{collection}/{seed}") for seed in seeds]
+        bounds = [prove(m) for m in models]
+        right = [m.metadata["accuracy"]["correct"] / m.metadata["accuracy"]["total"] for m in models]
+        second = mean(float(torch.linalg.svdvals(Paths(m).scaled_W_Q.mid @ m["W_K"].double().T)[1]) for m in models)
+        shares = [100 * b.accuracy_lower_bound for b in bounds]
+        rows.append({"way": name, "sigma_2": f"{second:.2g}", "accuracy": f"{100 * mean(right):.3f}%",
+                     "certified": f"{digits_lo(mean(shares), 3)} ± {stdev(shares):.3f}%", "operations": short(mean(b.flops for b in bounds))})
+    return pd.DataFrame(rows).set_index("way")

@@ -1,0 +1,88 @@
+"""The same ladder for an MLP: what the neurons of modular addition write besides the directions that are understood.
+
+Problem: the scores of attention are a product of weights, an MLP is not.  Idea: once the activations of every pair are there, what
+follows is one:  X W_out W_U with X = relu(H[a] + H[b]), a row a pair.  Peel r directions of the logits out of W_out, bound how far
+the rest may move two logits of one pair apart, and certify the pairs whose margin is larger.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import proving
+from ..bound import Bound
+from ..family import Advice, Model, Proved, Spec, Strategy
+from ..max_of_k.scores import telescope
+from ..pizza.brute_force import opened
+from ..pizza.proof import proved
+from ..pizza.wheel import pairs
+from ..product_bounds import RUNGS, RowBound
+from ..rounding import Ball
+from .residual import Peeled, in_range, of_family, one_of
+
+
+def activations(H: Float[Ball, "p n"]) -> Float[Ball, "pairs n"]:
+    """Row g p + h is the pair a = h + g, b = h - g.  Complexity: O(p^2 n)."""
+    at = pairs(H.shape[0])
+    return (H[at.a] + H[at.b]).relu().pick(lambda x: x.flatten(0, 1))
+
+
+def advise(model: Model, rank: int) -> Advice:
+    """W_out a and b, so that r singular directions of the MLP's logits leave W_out.  Errors: InputError for a rank that is too large."""
+    of_family(model, "pizza")
+    in_range(rank, min(model.sizes["p"] - 1, model.sizes["d_model"]))
+    H, W_out, W_U, _ = opened(model)
+    hidden = activations(H).mid @ W_out.mid
+    U, S, Vh = torch.linalg.svd(hidden @ W_U.mid, full_matrices=False)
+    S = S[:rank].clamp_min(1e-12 * float(S[0]) + 1e-30)
+    return {"a": W_U.mid @ Vh[:rank].T / S, "b": hidden.T @ U[:, :rank]}
+
+
+def split(model: Model, advice: Advice) -> tuple[Peeled, Float[Ball, "pairs p"]]:
+    """The MLP's logits as a peeled chain, and what the direct path adds.  Complexity: O(p^2 n r + p^3)."""
+    H, W_out, W_U, S = opened(model)
+    at = pairs(model.sizes["p"])
+    known = Peeled(*telescope([activations(H), W_out, W_U], {1: (Ball(advice["a"]), Ball(advice["b"]))}))
+    return known, (S[at.a] + S[at.b]).pick(lambda x: x.flatten(0, 1))
+
+
+def lead(logits: Float[Ball, "pairs p"]) -> Float[Ball, " pairs"]:
+    """The right logit less the largest wrong one.  Complexity: O(p^3)."""
+    answer = pairs(logits.shape[1]).answer.flatten()[:, None]
+    right = logits.pick(lambda x: x.gather(1, answer)[:, 0])
+    return right - logits.pick(lambda x: x.scatter(1, answer, -torch.inf).amax(1))
+
+
+def strategy(model: Model, rung: str, rank: int) -> Strategy:
+    """The pairs whose margin is larger than the rung's bound on the rest; it is listed nowhere.
+
+    Complexity: O(p^2 n d) where the rung multiplies out, O(p^2 n r + p^3 r) else.  Errors: as `advise`, and for an unknown rung.
+    """
+    of_family(model, "pizza")
+    shape, bound = (model.sizes["d_model"], rank), RUNGS[one_of("rung", rung, RUNGS)]
+    return Strategy(id=f"mlp-{rung}:rank={rank}", label=rung, family="noise", cost=0, parameters={}, complexity="O(p^2 n d + p^3)",
+                    search=lambda model, chosen: advise(model, rank), check=lambda model, advice, chosen: check(bound, model, advice),
+                    advice=lambda chosen: {"a": Spec(shape), "b": Spec(shape)}, unexplained_dimensions=lambda chosen: None)
+
+
+def certify(model: Model, rung: str, rank: int) -> Bound:
+    """The bound of that strategy.  Errors and complexity: as `strategy`."""
+    preset = strategy(model, rung, rank)
+    return proving.checked(model, preset, {}, preset.search(model, {}))
+
+
+def check(bound: RowBound, model: Model, advice: Advice) -> Proved:
+    """Certified pairs, both orders, out of p^2."""
+    known, direct = split(model, advice)
+    gap, p = bound(known.rest) - lead(known.kept + direct), model.sizes["p"]
+    table = lambda x: x.reshape(-1, p)
+    return proved(p, table(gap.negative()), lambda g, h: float(table(-gap.upper().mid)[g, h]))
+
+
+def right(logits: Float[Tensor, "pairs p"]) -> float:
+    """Share of all ordered pairs whose answer is largest, as float64 finds it."""
+    p = logits.shape[1]
+    found = (lead(Ball(logits)).mid > 0).reshape(-1, p)
+    return float(2 * found.sum() - found[0].sum()) / p**2

@@ -1,0 +1,169 @@
+"""The figures and tables of the noise chapter over all models, from data that `benchmarks/noise.py` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, median, stdev
+
+import pandas as pd
+
+from .. import plots
+from ..bound import digits_lo
+from ..explore import Explorer, explore
+from ..max_of_k.frontier import missing_axis
+from ..product_bounds import RUNGS
+from . import ablation, surrogate
+from .figures import LABELS, NOTE, NULLS, PEELS
+
+AUTHORS = 4.0                                                            # "about 4 standard deviations worse than random"
+
+
+def _strips(axes, columns: Mapping[str, Sequence[float]], colour: str = plots.QK) -> dict[str, float]:
+    """All points pale and the median strong, one strip a column; returns the medians."""
+    mid = {}
+    for i, (name, values) in enumerate(columns.items()):
+        ordered = sorted(values)
+        spread = [i + 0.6 * (j / max(len(ordered) - 1, 1) - 0.5) for j in range(len(ordered))]
+        axes.scatter(spread, ordered, s=8, color=plots.NOISE, alpha=0.5, linewidths=0)
+        mid[name] = median(ordered)
+        axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=colour, linewidth=3)
+        axes.annotate(f"{mid[name]:.3g}", (i + 0.36, mid[name]), (2, -3), **NOTE)
+    axes.set_xticks(range(len(columns)), list(columns))
+    axes.set_xlim(-0.6, len(columns) - 0.2)
+    return mid
+
+
+def z_of(entry: Sequence[float]) -> float:
+    return surrogate.Compared(*entry, n=0).z
+
+
+def of_collection(results: Mapping, collection: str) -> list[Mapping]:
+    return [row for row in results["models"] if row["name"].partition("/")[0] == collection]
+
+
+def claim(results: Mapping) -> Explorer:
+    """z of the largest row difference over all models, by peel and rank, one strip a null."""
+    rows = of_collection(results, "max-of-4")
+    z = {(peel, rank, null): [z_of(row["compared"][peel][str(rank)][null]) for row in rows]
+         for peel in PEELS for rank in (1, 2, 4, 8) for null in NULLS}
+    low, high = min(map(min, z.values())), max(map(max, z.values()))
+
+    def draw(figure, peel: str, rank: int):
+        axes = figure.add_axes((0.1, 0.13, 0.87, 0.73))
+        mid = _strips(axes, {label: z[peel, rank, null] for null, label in NULLS.items()})
+        axes.set_ylim(low - 1, high + 1)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.axhline(AUTHORS, color=plots.OV, linestyle=":", linewidth=1.5)
+        axes.annotate("the authors: about 4", (2.75, AUTHORS), (0, 3), ha="right", color=plots.OV, **NOTE)
+        axes.set_ylabel("standard deviations from the random mean")
+        reach = [sum(x >= AUTHORS for x in z[peel, rank, null]) for null in NULLS]
+        axes.set_title(f"{len(rows)} models: medians {', '.join(f'{m:+.1f}' for m in mid.values())}, by what the noise keeps")
+        listed = "; ".join(f"{label}: median {m:+.2f}, at least 4 in {n} models" for (label, m), n in zip(mid.items(), reach))
+        return "at least 4 in " + ", ".join(map(str, reach)) + f" of {len(rows)} models", f"Strips of z at rank {rank}, peel {PEELS[peel]}. {listed}."
+
+    return explore(draw, {"peel": "QK", "rank": 1}, height=3.8, peel=PEELS, rank=[1, 2, 4, 8],
+                   hint="At rank 1 and both sides peeled the finest null says what the authors said, for some models. Peel the query side alone "
+                        "and the sign turns. Then peel eight directions.")
+
+
+def claims(results: Mapping) -> pd.DataFrame:
+    """Median z over all models, how many reach the authors' 4, and the real value over the random mean, by peel, rank and null."""
+    rows, table = of_collection(results, "max-of-4"), []
+    for peel, rank in [(peel, rank) for peel in PEELS for rank in (1, 2, 4, 8)]:
+        found = {null: [surrogate.Compared(*row["compared"][peel][str(rank)][null], n=results["draws"]) for row in rows] for null in NULLS}
+        table.append({"peeled": PEELS[peel], "rank": rank} | {
+            NULLS[null]: f"{median(c.z for c in some):+.1f} [{sum(c.z >= AUTHORS for c in some)}] x{median(c.real / c.mean for c in some):.2f}"
+            for null, some in found.items()})
+    return pd.DataFrame(table).set_index(["peeled", "rank"])
+
+
+def moved(results: Mapping) -> pd.DataFrame:
+    """By how many points the accuracy moves when the rest is replaced: mean and largest over all models."""
+    rows, table = of_collection(results, "max-of-4"), []
+    for rank in ("1", "4"):
+        kinds = {kind: [row["ablated"][rank][kind] for row in rows] for kind in ablation.ABLATIONS}
+        kinds |= {f"noise: {label}": [row["noised"][rank][null]["correct"] for row in rows] for null, label in NULLS.items()}
+        for kind, right in kinds.items():
+            change = [100 * (n - row["ablated"][rank]["itself"]) / row["total"] for n, row in zip(right, rows)]
+            table.append({"rank": int(rank), "in place of the rest": kind, "mean": f"{mean(change):+.4f}", "largest": f"{max(change, key=abs):+.4f}"})
+    return pd.DataFrame(table).set_index(["rank", "in place of the rest"])
+
+
+def their_reason(results: Mapping) -> plots.Picture:
+    """z within each quarter of the keys, for models trained on uniform sequences and on uniform maxima."""
+    figure, kinds = plots.new_figure(3.6), {"max-of-4": "uniform sequences", "max-of-4-uniform": "uniform maxima"}
+    words = []
+    with plots.house():
+        panels = [figure.add_axes((0.1 + 0.47 * i, 0.17, 0.41, 0.67)) for i in range(2)]
+        for axes, (collection, label) in zip(panels, kinds.items()):
+            rows = of_collection(results, collection)
+            columns = {name: [z_of(row["quarters"][i]) for row in rows] for i, name in enumerate(("lowest", "low", "high", "highest"))}
+            mid = _strips(axes, columns)
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_ylim(-4, 14)
+            axes.set_xlabel("quarter of the keys")
+            axes.set_title(f"{len(rows)} models, {label}: {mid['lowest']:+.1f} to {mid['highest']:+.1f}", fontsize=9.5)
+            words.append(f"{label}: medians " + ", ".join(f"{name} {m:+.2f}" for name, m in mid.items()))
+        panels[0].set_ylabel("standard deviations")
+    return plots.Picture(figure, "Strips of z of the largest row difference within each quarter of the keys. " + "; ".join(words) + ".")
+
+
+def looseness(results: Mapping) -> Explorer:
+    """What each rung certifies over all models, against its looseness, its operations on the scores, and the whole proof's."""
+    rows = of_collection(results, "max-of-4")
+    against = {"looseness": "bound over the true mean row difference", "scores": "operations spent on the scores",
+               "flops": "operations of the whole proof"}
+
+    def draw(figure, against_what: str, rank: int):
+        axes = figure.add_axes((0.11, 0.15, 0.86, 0.74))
+        axes.set_xscale("log")
+        missing_axis(axes, 3e-4)
+        words = []
+        for i, rung in enumerate(RUNGS):
+            steps = [row["ladder"][str(rank)] for row in rows]
+            found = [step["rungs"][rung] | {"looseness": step["rungs"][rung]["bound"] / step["mean"]} for step in steps]
+            x, y = [f[against_what] for f in found], [max(1 - f["correct"] / row["total"], 1e-5) for f, row in zip(found, rows)]
+            axes.scatter(x, y, s=7, color=plots.NOISE, alpha=0.35, linewidths=0)
+            axes.plot(median(x), median(y), "D", color=plots.QK, markersize=8, markeredgecolor="white")
+            axes.annotate(rung.replace("_", " "), (median(x), median(y)), (8, 5 if i % 2 or median(y) > 0.9 else -12), **NOTE)
+            words.append(f"{LABELS[rung]}: {median(x):.3g}, {digits_lo(100 * (1 - median(y)), 1)} percent")
+        plots.log_ticks(axes, plots.flops_label if against_what != "looseness" else lambda x, _: f"{x:g}")
+        axes.set_xlabel(f"{against[against_what]} (log scale)")
+        nothing = sum(word.endswith(" 0.0 percent") for word in words)
+        axes.set_title(f"{len(rows)} models, {rank} direction{'s' * (rank != 1)} peeled: {nothing} of {len(RUNGS)} rungs certify nothing of most")
+        head = f"from {words[0].split(', ')[-1]} to {words[-1].split(', ')[-1]}"
+        return head, f"Scatter of certified share by {against[against_what]}, medians: {'; '.join(words)}."
+
+    return explore(draw, {"against_what": "looseness", "rank": 1}, height=3.9, against_what=against, rank=[1, 4],
+                   hint="Against looseness the rungs lie on one curve. Then choose the whole proof: the coarse rungs are the long ones.")
+
+
+def rungs(results: Mapping) -> pd.DataFrame:
+    """Median z of every rung's bound over all models, at rank 1 and both sides peeled, by null."""
+    rows = of_collection(results, "max-of-4")
+    def text(rung: str, null: str) -> str:
+        return "invariant" if rung in surrogate.INVARIANT[null] else f"{median(z_of(row['rungs'][null][rung]) for row in rows):+.1f}"
+    return pd.DataFrame([{"bound": LABELS[rung]} | {NULLS[null]: text(rung, null) for null in NULLS} for rung in RUNGS]).set_index("bound")
+
+
+def with_noise(results: Mapping) -> pd.DataFrame:
+    """Certified shares of the networks with noise in place of the rest beside their own, by rung and rank: mean and spread."""
+    rows, table = of_collection(results, "max-of-4"), []
+    said = lambda shares: f"{digits_lo(100 * mean(shares), 2)} ± {100 * stdev(shares):.2f}"
+    for rank in ("1", "4"):
+        for rung in rows[0]["noised"][rank]["haar"]["certified"]:
+            own = [row["ladder"][rank]["rungs"][rung]["correct"] / row["total"] for row in rows]
+            table.append({"rank": int(rank), "proof": LABELS[rung], "trained": said(own)} | {
+                NULLS[null]: said([row["noised"][rank][null]["certified"][rung] for row in rows]) for null in NULLS})
+    return pd.DataFrame(table).set_index(["rank", "proof"])
+
+
+def slacks(results: Mapping) -> pd.DataFrame:
+    """Certified share under one slack for all scores: mean, spread and extremes over all models."""
+    rows = of_collection(results, "max-of-4")
+    table = []
+    for i, slack in enumerate(results["slacks"]):
+        shares = [row["slack"][i] for row in rows]
+        table.append({"slack": slack, "mean": digits_lo(mean(shares), 4), "s.d.": f"{stdev(shares):.4f}", "least": digits_lo(min(shares), 4),
+                      "most": digits_lo(max(shares), 4)})
+    return pd.DataFrame(table).set_index("slack")
