@@ -43,7 +43,7 @@ def disturbed(advice: dict, seed: int) -> dict:
     for name, tensor in advice.items():
         if tensor.is_floating_point():
             size = torch.rand((), generator=g) * (tensor.abs().amax() if tensor.numel() else 0)
-            wrong[name] = tensor + torch.randn(tensor.shape, generator=g) * size
+            wrong[name] = tensor + torch.randn(tensor.shape, generator=g, dtype=tensor.dtype) * size
         else:
             other = torch.randint(0, tensor.shape[0] + 1, tensor.shape, generator=g)
             wrong[name] = torch.where(torch.rand(tensor.shape, generator=g) < 0.5, other, tensor)
