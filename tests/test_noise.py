@@ -166,7 +166,7 @@ def test_no_rung_certifies_a_pair_that_is_wrong():
             bound = proving.checked(net, preset, {}, disturbed(advice, seed) if (seed + i) % 2 else advice)
             assert test_pizza.faults(bound, net, seed % 3 == 0) == []
             certified[rung] += bound.correct
-    assert min(certified.values()) > 50 and certified["exact"] > 150
+    assert min(certified.values()) > 20 and certified["exact"] > 100
 
 
 def test_shipped_proofs_stay_below_the_truth_and_the_finest_is_near():
