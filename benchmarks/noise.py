@@ -3,6 +3,8 @@
     python benchmarks/noise.py            writes mechproof/data/results/noise.json, resumably (build/noise/*.json); 45 minutes on one core
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from tqdm import tqdm
 import mechproof as mp
 from mechproof import zoo
 from mechproof.bound import Bound
-from mechproof.noise import ablation, residual, surrogate
+from mechproof.noise import ablation, mlp, residual, surrogate
 from mechproof.noise.residual import Peeled
 from mechproof.product_bounds import RUNGS
 
@@ -20,6 +22,7 @@ NOTES = Path("build/noise")
 COLLECTIONS = ("max-of-4", "max-of-4-uniform", "max-of-4-decayed")
 RANKS, DRAWS, BLOCKS = (1, 2, 4, 8), 200, 4
 LADDER_RANKS, FINE = (1, 4), ("exact", "gram", "per_dimension", "norms")
+MLP_COLLECTIONS, MLP_RANKS = ("pizza-113", "pizza-59"), (6, 12)
 SLACKS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 6.0)
 
 
@@ -75,11 +78,24 @@ def row(name: str, seed: int) -> dict:
                        for rank, split in splits.items()}}
 
 
+def mlp_row(name: str, seed: int) -> dict:
+    """One modular-addition model: its facts, and pairs and operations of every rung, by rank."""
+    model = mp.load(name)
+    bounds = {rank: {rung: mlp.certify(model, rung, rank) for rung in RUNGS} for rank in MLP_RANKS}
+    return {"name": name, "total": model.sizes["p"] ** 2, "ranks": {str(rank): {**mlp.facts(model, rank, seed), "proofs": {
+        rung: {"correct": b.correct, "flops": b.flops} for rung, b in found.items()}} for rank, found in bounds.items()}}
+
+
+def each(collections: Sequence[str], measure: Callable[[str, int], dict]) -> list[dict]:
+    """What is measured of every model of some collections, each once."""
+    every = [(entry["name"], entry["seed"]) for entry in zoo.models() if entry["collection"] in collections]
+    return [once(NOTES / f"{name.replace('/', '.')}.json", partial(measure, name, seed)) for name, seed in tqdm(every, disable=None)]
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    every = [(entry["name"], entry["seed"]) for entry in zoo.models() if entry["collection"] in COLLECTIONS]
-    rows = [once(NOTES / f"{name.replace('/', '.')}.json", lambda name=name, seed=seed: row(name, seed)) for name, seed in tqdm(every, disable=None)]
-    publish("noise", {"command": "python benchmarks/noise.py", "draws": DRAWS, "slacks": SLACKS, "models": rows})
+    mlps = each(MLP_COLLECTIONS, mlp_row)
+    publish("noise", {"command": "python benchmarks/noise.py", "draws": DRAWS, "slacks": SLACKS, "models": each(COLLECTIONS, row), "mlps": mlps})
 
 
 if __name__ == "__main__":

@@ -235,7 +235,8 @@ def test_slack_costs_and_noise_is_not_certified_beyond_its_truth():
     model = mp.load("max-of-4/9")
     shares = [ablation.under_slack(model, slack) for slack in (0.0, 0.1, 1.0, 5.0, 50.0)]
     separable = mp.prove(model, "separable")
-    assert abs(shares[0] - separable.correct / separable.total) < 1e-4 and shares == sorted(shares, reverse=True) and shares[0] > shares[2] > shares[4]
+    assert abs(shares[0] - separable.correct / separable.total) < 1e-4
+    assert shares == sorted(shares, reverse=True) and shares[0] > shares[2] > shares[4]
     for rank, null in ((1, "haar"), (2, "gaussian"), (1, "rows")):
         noisy = ablation.redrawn(residual.residual(model, "QK", rank), null, 3)
         truth = ablation.accuracy(model, noisy.kept.mid + noisy.noise)

@@ -38,7 +38,7 @@ def page(browser):
     page.close()
 
 
-EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "pizza_quadrature": 8}       # chapter: how many at least
+EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "pizza_quadrature": 8, "noise_limits": 10}       # chapter: how many at least
 
 
 def open_chapter(page, name: str = "max_of_k") -> None:
@@ -107,7 +107,7 @@ def test_asking_about_typed_tokens_agrees_with_the_library(page):
     assert ask.locator("[data-answer]").inner_text().startswith("Give 4 whole numbers from 0 to 63")
 
 
-@pytest.mark.parametrize("chapter, theorems", [("max_of_k", 2), ("past_the_paper", 1), ("pizza_quadrature", 5)])
+@pytest.mark.parametrize("chapter, theorems", [("max_of_k", 2), ("past_the_paper", 1), ("pizza_quadrature", 6), ("noise_limits", 1)])
 def test_formulas_theorems_and_solutions_render(page, chapter, theorems):
     open_chapter(page, chapter)
     page.wait_for_selector("mjx-container svg")
@@ -131,7 +131,7 @@ def test_first_frames_show_without_javascript(browser, chapter):
 
 
 def test_every_picture_has_alt_text(page):
-    for name in ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "pizza_quadrature", "references"):
+    for name in ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "pizza_quadrature", "noise_limits", "references"):
         open_chapter(page, name)
         assert page.locator("main img:not([alt]), main img[alt='']").count() == 0
 

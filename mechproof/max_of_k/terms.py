@@ -100,7 +100,7 @@ class Layout:
         self.first = (self.pair(m, m)[:, None] + at).flatten()
         self.window = self.m[:, None] - at
 
-    def pair(self, m: Tensor, t: Tensor) -> Tensor:
+    def pair(self, m: Tensor | int, t: Tensor | int) -> Tensor | int:
         return m * (m + 1) // 2 + m - t
 
 

@@ -22,12 +22,12 @@ from ..max_of_k.paths import Paths
 from ..product_bounds import RUNGS
 from . import ablation, compounding, mlp, residual, surrogate
 
-LABELS = {"exact": "everything multiplied out", "gram": "exact norms of rows", "per_dimension": "dimension by dimension",
-          "norms": "norms around one product", "spectral": "singular value of the product", "operator": "singular values of the factors",
-          "recursive": "dimension by dimension, factor by factor", "frobenius": "Frobenius norms of the factors"}
+LABELS = {"exact": "multiplied out", "gram": "norms of rows", "per_dimension": "dimension by dimension", "norms": "norms around a product",
+          "spectral": "singular value", "operator": "singular values of factors", "recursive": "dimensions, factor by factor",
+          "frobenius": "Frobenius norms of factors"}
 RANKS = (0, 1, 2, 4, 8, 16, 32)
-NULLS = {"gaussian": "independent entries", "rows": "rows turned", "haar": "factors turned against each other"}
-PEELS = {"QK": "QK, both sides", "four": "each factor", "query": "query side alone"}
+NULLS = {"gaussian": "independent entries", "rows": "rows turned", "haar": "factors turned"}
+PEELS = {"QK": "both sides", "four": "each factor", "query": "query side alone"}
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}
 
 
@@ -120,7 +120,7 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         for i, rung in enumerate(RUNGS):
             x, y = size[rung, rank], survey.missing(rung, rank)
             axes.plot(x, y, "o", color=plots.QK, markersize=6)
-            axes.annotate(rung.replace("_", " "), (x, y), (5, 5 if i % 2 or y > 0.9 else -11), **NOTE)
+            axes.annotate(rung.replace("_", " "), (x, y), (5, 5 + 10 * (i % 2) if y > 0.9 else 5 if i % 2 else -11), **NOTE)
         axes.set_xlabel("how far a score may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
         axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
@@ -295,17 +295,9 @@ class MLP:
     RANKS = (2, 4, 6, 8, 12, 16)
 
     def __init__(self, model: Model, noise_seed: int):
-        self.model, self.seed = model, noise_seed
+        self.model = model
         self.bound = lru_cache(maxsize=None)(lambda rung, rank: mlp.certify(model, rung, rank))
-        self.split = lru_cache(maxsize=2)(lambda rank: mlp.split(model, mlp.advise(model, rank)))
-        self.facts = lru_cache(maxsize=None)(self._facts)
-
-    def _facts(self, rank: int) -> dict[str, float]:
-        """Mean row difference of the rest, of noise in its place, each rung's mean bound, and the share right with noise in place."""
-        known, direct = self.split(rank)
-        noise = ablation.redrawn(known, "haar", self.seed).noise
-        size = {rung: float(bound(known.rest).mid.mean()) for rung, bound in RUNGS.items()}
-        return size | {"noise": float(surrogate.ranges([noise[None]]).mean()), "noisy": mlp.right(known.kept.mid + direct.mid + noise)}
+        self.facts = lru_cache(maxsize=None)(lambda rank: mlp.facts(model, rank, noise_seed))
 
 
 def mlp_drop_off(proofs: MLP) -> Explorer:

@@ -20,7 +20,9 @@ from ..pizza.proof import proved
 from ..pizza.wheel import pairs
 from ..product_bounds import RUNGS, RowBound
 from ..rounding import Ball
+from .ablation import redrawn
 from .residual import Peeled, in_range, of_family, one_of
+from .surrogate import ranges
 
 
 def activations(H: Float[Ball, "p n"]) -> Float[Ball, "pairs n"]:
@@ -79,6 +81,14 @@ def check(bound: RowBound, model: Model, advice: Advice) -> Proved:
     gap, p = bound(known.rest) - lead(known.kept + direct), model.sizes["p"]
     table = lambda x: x.reshape(-1, p)
     return proved(p, table(gap.negative()), lambda g, h: float(table(-gap.upper().mid)[g, h]))
+
+
+def facts(model: Model, rank: int, seed: int) -> dict[str, float]:
+    """Each rung's mean bound (`exact` is the truth), the mean row difference of turned factors in the rest's place, and the share right with them."""
+    known, direct = split(model, advise(model, rank))
+    noise = redrawn(known, "haar", seed).noise
+    size = {rung: float(bound(known.rest).mid.mean()) for rung, bound in RUNGS.items()}
+    return size | {"noise": float(ranges([noise]).mean()), "noisy": right(known.kept.mid + direct.mid + noise)}
 
 
 def right(logits: Float[Tensor, "pairs p"]) -> float:

@@ -94,18 +94,18 @@ def against(statistic: Callable[[Chain], Tensor], chain: Chain, draws: Chain) ->
     return Compared(real, float(x.mean()), float(x.std()), int((x >= real).sum()), len(x))
 
 
-def ranges(chain: Chain) -> Float[Tensor, "n q"]:
+def ranges(chain: Chain) -> Float[Tensor, "*n q"]:
     """Row differences of the products."""
     product = reduce(matmul, chain)
     return product.amax(-1) - product.amin(-1)
 
 
-def largest(chain: Chain) -> Float[Tensor, " n"]:
+def largest(chain: Chain) -> Float[Tensor, "*n"]:
     """The largest row difference, the number of which the authors speak."""
     return ranges(chain).amax(-1)
 
 
-def largest_within(first: int, last: int) -> Callable[[Chain], Float[Tensor, " n"]]:
+def largest_within(first: int, last: int) -> Callable[[Chain], Float[Tensor, "*n"]]:
     """The largest row difference among the columns from first to last - 1."""
     return lambda chain: largest([*chain[:-1], chain[-1][..., first:last]])
 

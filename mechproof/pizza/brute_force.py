@@ -37,7 +37,7 @@ def folded(model: Model) -> tuple[Ball, Ball, Ball]:
     return H, W_out @ W_U, S
 
 
-def gaps(model: Model) -> Float[Ball, "half p p"]:
+def gaps(model: Model) -> Float[Ball, "half p"]:
     """Largest wrong logit less the right one, by pair: rows of one difference, [half, p], right where negative.
 
     Complexity: O(p^3 n).

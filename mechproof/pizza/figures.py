@@ -23,6 +23,7 @@ RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = {"paper": "the bare pizza", "moments": "moments", "moments_exact_neurons": "moments, worst neurons exactly",
           "wheel": "arcs of the wheel", "exact_activations": "every neuron"}
 SHARP, SOFT, MARK = plots.QK, plots.OV, plots.CHOICE
+IN_VIEW = 24                                                             # seeds of p = 113 below were known when rank and doors were chosen
 
 
 class Survey:
@@ -332,6 +333,19 @@ def certified(rows: Sequence[Mapping], id: str, share: float, ratio: float) -> i
     """How many models a strategy certifies on this share of pairs in at most 1/ratio of brute force's operations."""
     proofs = [(r["proofs"][id], r["proofs"]["brute_force"]["flops"]) for r in rows]
     return sum(proof["correct"] >= share * proof["total"] and proof["flops"] * ratio <= brute for proof, brute in proofs)
+
+
+def reached(rows: Sequence[Mapping]):
+    """How many models of p = 113 reach a share of the pairs in a part of brute force's operations, as a pandas table."""
+    import pandas
+    trained, polished = (right_everywhere(rows, name) for name in ("pizza-113", "pizza-113-polished"))
+    groups = {"in view when the setting was chosen": [r for r in trained if r["seed"] < IN_VIEW],
+              "trained afterwards": [r for r in trained if r["seed"] >= IN_VIEW],
+              "polished, three keys": [r for r in polished if len(r["keys"]) == 3],
+              "polished, more keys": [r for r in polished if len(r["keys"]) > 3]}
+    marks = [("wheel", 0.995, 15), ("wheel", 0.995, 20), ("wheel", 1, 20), ("wheel-short", 1, 30)]
+    return pandas.DataFrame([{"models": name, "number": len(some)} | {f"{100 * share:g}% at 1/{ratio} ({id})": certified(some, id, share, ratio)
+                              for id, share, ratio in marks} for name, some in groups.items()]).set_index("models")
 
 
 def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel-short", "moments_exact_neurons")):
