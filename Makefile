@@ -12,6 +12,7 @@ export PYTHONWARNINGS ?= ignore
 
 book: $(READY)
 	$(BIN)/python book/pack_verifier.py
+	$(BIN)/python book/pack_notebooks.py
 	$(BIN)/jupyter-book build . -W --keep-going -q
 	@echo "The book is ready: open file://$(CURDIR)/_build/html/index.html"
 

@@ -2,7 +2,8 @@
 
 Problem: sliders made for a kernel do nothing on a static page.  Idea: draw every setting once, keep the frames
 as indices into a table of distinct SVG lines inside one `text/html` output, and let forty lines of script swap
-the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets.
+the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets (live.py).
+On a site the address carries the setting of the control that was moved last, `#tradeoff?strategy=cubic&rank=1`.
 
     def draw(figure, strategy, rank):            # draws, returns (headline, alt text)
         ...
@@ -22,7 +23,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
-from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
@@ -36,6 +36,20 @@ SCRIPT = """
   const root = document.getElementById("ID"), data = JSON.parse(root.querySelector("[data-alts]").textContent);
   const frames = JSON.parse(root.querySelector("[data-frames]").textContent);
   const controls = [...root.querySelectorAll("[data-control]")], image = root.querySelector("img");
+  const onSite = !document.querySelector(".jp-Notebook");
+  function link() {
+    const said = controls.map((c, i) => c.dataset.control + "=" + encodeURIComponent(data.values[i][Number(c.value)]));
+    if (onSite) history.replaceState(null, "", "#NAME?" + said.join("&"));
+  }
+  function follow() {
+    if (!location.hash.startsWith("#NAME?")) return;
+    new URLSearchParams(location.hash.slice("#NAME?".length)).forEach((value, name) => {
+      const i = controls.findIndex((c) => c.dataset.control === name), at = i < 0 ? -1 : data.values[i].indexOf(value);
+      if (at >= 0) controls[i].value = at;
+    });
+    show();
+    root.scrollIntoView();
+  }
   function show() {
     let at = 0;
     controls.forEach((c, i) => { at = at * data.sizes[i] + Number(c.value); });
@@ -52,14 +66,14 @@ SCRIPT = """
     image.alt = state.alt;
     root.querySelector("[data-headline]").textContent = state.headline;
   }
-  controls.forEach((c) => c.addEventListener("input", show));
+  controls.forEach((c) => c.addEventListener("input", () => { show(); link(); }));
+  if (onSite) { follow(); addEventListener("load", follow); addEventListener("hashchange", follow); }
 })();
 """
 
 STYLE = {"root": "border:0;margin:1.2em 0;",
          "controls": "display:flex;flex-wrap:wrap;gap:.4em 1.6em;align-items:center;margin:0 0 .5em;",
          "headline": "font-size:1.35em;font-weight:600;line-height:1.3;margin:.2em 0 .4em;min-height:1.3em;",
-         "picture": "max-width:100%;width:720px;height:auto;background:#fff;display:block;",
          "hint": "font-size:.9em;margin:.5em 0 0;"}
 
 Draw = Callable[..., tuple[str, str]]
@@ -84,6 +98,11 @@ class Explorer:
     hint: str = ""
     height: float = 3.6
     _figures: list[Figure] = field(default_factory=list, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What an address calls it: the function that made the drawing."""
+        return self.draw.__qualname__.partition(".")[0]
 
     def frame(self, **setting) -> tuple[str, str, str]:
         """(svg, headline, alt text) at one setting; the figure is reused from frame to frame."""
@@ -113,29 +132,18 @@ class Explorer:
 
     def widget(self):
         """Core ipywidgets (also of 7.7): sliders and toggle buttons over a picture."""
-        import ipywidgets as widgets
-        inputs = {}
-        for name, options in self.controls.items():
-            kind = widgets.ToggleButtons if len(options) <= 4 else widgets.SelectionSlider
-            inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=self.start[name],
-                                description=name.replace("_", " "), **({} if len(options) <= 4 else {"layout": widgets.Layout(width="640px")}))
-        picture = widgets.HTML()
+        from .live import Live
+        return Live(self).box
 
-        def show(_=None):
-            setting = {name: control.value for name, control in inputs.items()}
-            for name, control in inputs.items():
-                control.disabled = name in self.idle(**setting)
-            picture.value = self._picture(*self.frame(**setting))
-
-        for control in inputs.values():
-            control.observe(show, "value")
-        show()
-        return widgets.VBox([*inputs.values(), picture])
+    def picture(self, **setting) -> str:
+        """Headline, figure and hint at one setting, as html."""
+        return self._picture(*self.frame(**setting))
 
     def _picture(self, svg: str, headline: str, alt: str) -> str:
         hint = f'<p style="{STYLE["hint"]}"><b>What to try.</b> {html.escape(self.hint)}</p>' if self.hint else ""
+        steady = f"aspect-ratio:7.2/{self.height};"                         # what follows stays where it is while a picture is changed
         return (f'<p data-headline aria-live="polite" style="{STYLE["headline"]}">{html.escape(headline)}</p>'
-                f'<img style="{STYLE["picture"]}" alt="{html.escape(alt)}" src="data:image/svg+xml,{quote(svg, safe=_SAFE)}">{hint}')
+                f"{plots.image(svg, alt, steady)}{hint}")
 
     def html(self) -> str:
         """The self-contained element.  Complexity: one drawing a setting.  Errors: InputError above 400 settings."""
@@ -153,7 +161,7 @@ class Explorer:
             if setting == dict(self.start):
                 first = (svg, headline, alt, idle)
         alts = {"sizes": [len(o) for o in self.controls.values()], "labels": [list(o.values()) for o in self.controls.values()],
-                "settings": states}
+                "values": [list(map(str, o)) for o in self.controls.values()], "settings": states}
         return self._element(first, _json(alts), _json({"lines": list(lines), "frames": list(frames)}))
 
     def _element(self, first: tuple, alts: str, payload: str) -> str:
@@ -164,7 +172,7 @@ class Explorer:
                 f"{self._picture(svg, headline, alt)}"
                 f'<script type="application/json" data-alts>{alts}</script>'
                 f'<script type="application/json" data-frames>{payload}</script>'
-                f'<script>{SCRIPT.replace("ID", name)}</script></div>')
+                f'<script>{SCRIPT.replace("ID", name).replace("NAME", self.name)}</script></div>')
 
     def _control(self, i: int, name: str, disabled: bool) -> str:
         options, label = self.controls[name], name.replace("_", " ")
@@ -176,9 +184,6 @@ class Explorer:
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
-
-
-_SAFE = " =:/;,()-_.~!*@$+'"           # what an SVG in a data address need not escape
 
 
 def _json(value) -> str:

@@ -17,6 +17,7 @@ STYLE = str(Path(__file__).with_name("mechproof.mplstyle"))
 # Okabe and Ito's palette, one meaning each throughout the book
 QK, OV, EU, NOISE, TRUTH, CHOICE = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#000000", "#CC79A7"
 PALE = "#c9c9c9"
+UNESCAPED = " =:/;,()-_.~!*@$+'"           # what an SVG in a data address need not escape
 
 
 @contextmanager
@@ -40,6 +41,13 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def image(text: str, alt: str, style: str = "") -> str:
+    """SVG text as an html image in a frame that scrolls where the page is narrow (mechproof.css), also by the keyboard."""
+    return (f'<div class="mechproof-figure" tabindex="0" role="group" aria-label="figure">'
+            f'<img style="max-width:100%;width:720px;height:auto;background:#fff;display:block;{style}" alt="{html.escape(alt)}" '
+            f'src="data:image/svg+xml,{quote(text, safe=UNESCAPED)}"></div>')
+
+
 class Picture:
     """A finished figure with its alt text: one image on a page, its words where images do not show."""
 
@@ -50,7 +58,7 @@ class Picture:
         return self.alt
 
     def _repr_html_(self) -> str:
-        return f'<img style="max-width:100%;width:720px;background:#fff" alt="{html.escape(self.alt)}" src="data:image/svg+xml,{quote(self.svg)}">'
+        return image(self.svg, self.alt)
 
 
 def flops_label(x: float, _=None) -> str:

@@ -67,12 +67,53 @@ def test_live_where_a_frontend_is_attached(monkeypatch, variable):
 
 def test_live_widgets_answer_and_disable():
     box = toy().widget()
-    kind, rank, picture = box.children
+    kind, rank, _, picture = box.children
     assert "height 2" in picture.value
     rank.value = 3
     assert "height 3" in picture.value and "One bar of height 3" in picture.value
     kind.value = "flat"
     assert rank.disabled and "height 0" in picture.value
+
+
+def test_the_last_of_many_moves_wins_and_long_work_says_so(monkeypatch):
+    """On a kernel's loop: twenty moves in a row draw once, at the last; what takes long shows a sign until it is done."""
+    import asyncio
+    import time
+
+    from mechproof import live
+    drawn, signs = [], []
+
+    def slow(figure, kind, rank):
+        time.sleep(0.05 if rank == 3 else 0)
+        signs.append(face.busy.value if drawn else "")
+        drawn.append(rank)
+        return draw(figure, kind, rank)
+
+    monkeypatch.setattr(live, "BUSY", 0.02)
+    explorer = explore(slow, {"kind": "high", "rank": 0}, kind={"high": "high", "flat": "flat"}, rank=range(20))
+    face = live.Live(explorer)
+
+    async def moves():
+        for rank in range(20):
+            face.inputs["rank"].value = rank
+        await asyncio.sleep(0.05)
+        face.inputs["rank"].value = 3
+        await asyncio.sleep(0.2)
+
+    asyncio.run(moves())
+    assert drawn == [0, 19, 3] and "computing" in signs[-1] and signs[1] == "" and face.busy.value == "" and "height 3" in face.picture.value
+
+
+def test_a_live_drawing_that_cannot_be_made_says_why():
+    def fussy(figure, rank):
+        if rank:
+            raise InputError("rank 1 is out of range; expected 0")
+        return "fine", "a drawing that is fine"
+    box = explore(fussy, rank=[0, 1]).widget()
+    box.children[0].value = 1
+    assert "expected 0" in box.children[-1].value
+    box.children[0].value = 0
+    assert "fine" in box.children[-1].value
 
 
 def test_the_page_carries_every_margin_rounded_down():

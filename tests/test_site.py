@@ -38,7 +38,8 @@ def page(browser):
     page.close()
 
 
-EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "pizza_quadrature": 8, "noise_limits": 10}       # chapter: how many at least
+PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "pizza_quadrature", "noise_limits", "references")
+EXPLORERS = {"index": 1, "max_of_k": 6, "past_the_paper": 3, "pizza_quadrature": 8, "noise_limits": 10}       # chapter: how many at least
 
 
 def open_chapter(page, name: str = "max_of_k") -> None:
@@ -73,6 +74,15 @@ def test_a_menu_disables_the_control_without_effect(page):
     assert explorer.locator("input[type=range]").is_enabled()
 
 
+def stated(explorer) -> tuple[str, str]:
+    """Alt text and headline that the library computed for the setting of the controls; nbval compares them with a fresh run."""
+    return tuple(explorer.evaluate("""root => {
+      const data = JSON.parse(root.querySelector("[data-alts]").textContent);
+      const at = [...root.querySelectorAll("[data-control]")].reduce((n, c, i) => n * data.sizes[i] + Number(c.value), 0);
+      return [data.settings[at].alt, data.settings[at].headline];
+    }"""))
+
+
 @pytest.mark.parametrize("chapter", EXPLORERS)
 def test_every_control_moves_its_figure_from_end_to_end(page, chapter):
     open_chapter(page, chapter)
@@ -83,12 +93,13 @@ def test_every_control_moves_its_figure_from_end_to_end(page, chapter):
         for control in explorer.locator("[data-control]:enabled").all():
             seen = set()
             last = control.evaluate("c => c.tagName === 'SELECT' ? c.options.length - 1 : Number(c.max)")
-            for value in (0, last):
+            for value in sorted({0, last // 2, last}):
                 control.evaluate("(c, v) => { c.value = v; c.dispatchEvent(new Event('input', {bubbles: true})); }", str(value))
-                src, alt, _ = state(explorer)
+                src, alt, headline = state(explorer)
                 assert src.startswith("data:image/svg+xml,") and len(alt) > 40
+                assert (alt, headline) == stated(explorer) and control.get_attribute("aria-valuetext")
                 seen.add((src, alt))
-            assert len(seen) == 2, f"explorer {i}: {control.get_attribute('data-control')} changes nothing"
+            assert len(seen) == len({0, last // 2, last}), f"explorer {i}: {control.get_attribute('data-control')} changes nothing"
 
 
 def test_asking_about_typed_tokens_agrees_with_the_library(page):
@@ -131,7 +142,7 @@ def test_first_frames_show_without_javascript(browser, chapter):
 
 
 def test_every_picture_has_alt_text(page):
-    for name in ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "pizza_quadrature", "noise_limits", "references"):
+    for name in PAGES:
         open_chapter(page, name)
         assert page.locator("main img:not([alt]), main img[alt='']").count() == 0
 
@@ -141,3 +152,68 @@ def test_the_verifier_and_its_vectors_can_be_downloaded(page):
     links = [a.get_attribute("href") for a in page.locator("main a.download").all()]
     assert len(links) >= 2 and all((SITE / "book" / link).resolve().stat().st_size > 1000 for link in links)
     page.wait_for_selector("table")
+
+
+def test_a_shared_address_opens_the_same_setting(page):
+    """Moving a control writes the address; the address, opened elsewhere, sets the controls, also when only it changes."""
+    open_chapter(page, "noise_limits")
+    explorer = page.locator("[data-explorer]").first
+    explorer.locator("select").select_option(label="norms of rows")
+    explorer.locator("input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    moved, address = state(explorer), page.url
+    assert "#drop_off?strategy=gram&rank=" in address
+    page.goto("about:blank")
+    page.goto(address)
+    assert state(page.locator("[data-explorer]").first) == moved
+    page.evaluate("location.hash = '#drop_off?strategy=frobenius&rank=8'")
+    page.wait_for_function("() => document.querySelector('[data-explorer] img').alt.includes('Frobenius')")
+    assert "rank 8" in state(page.locator("[data-explorer]").first)[1]
+    page.goto(address.split("#")[0] + "#drop_off?strategy=nonsense&rank=999")
+    assert state(page.locator("[data-explorer]").first)[1]
+
+
+def test_the_first_screen_shows_what_the_book_is_about(page):
+    open_chapter(page, "index")
+    box = page.locator("[data-explorer] img").first.bounding_box()
+    assert box["y"] + box["height"] / 2 < 900 and page.locator("main").get_by_text("true, not obvious").is_visible()
+
+
+def test_the_site_can_be_searched_offline(page):
+    page.goto((SITE / "search.html").as_uri() + "?q=quadrature")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a").count() >= 2
+
+
+def test_figures_can_be_read_on_a_phone(browser):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    for name in EXPLORERS:
+        open_chapter(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+        assert page.locator("[data-explorer] img").first.bounding_box()["width"] >= 560
+    page.close()
+
+
+def test_paper_shows_the_setting_that_was_chosen(page):
+    open_chapter(page, "past_the_paper")
+    explorer = page.locator("[data-explorer]").first
+    explorer.locator("select").select_option(index=0)
+    chosen = state(explorer)
+    page.emulate_media(media="print")
+    assert state(explorer) == chosen and explorer.locator("img").is_visible()
+
+
+@pytest.mark.parametrize("width, theme", [(1250, "light"), (390, "dark")])
+def test_axe_finds_no_serious_violation(browser, width, theme):
+    """Names, roles, contrast and focus, by axe-core (tests/vendor, from npm) on every page."""
+    axe = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+    page, found = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme), []
+    for name in PAGES:
+        open_chapter(page, name)
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        page.wait_for_timeout(500)
+        page.evaluate(axe)
+        report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        found += [(name, v["id"], v["nodes"][0]["html"][:200]) for v in report["violations"] if v["impact"] in ("serious", "critical")]
+    page.close()
+    assert found == []

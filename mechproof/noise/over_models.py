@@ -72,8 +72,8 @@ def claims(results: Mapping) -> pd.DataFrame:
     for peel, rank in [(peel, rank) for peel in PEELS for rank in (1, 2, 4, 8)]:
         found = {null: [surrogate.Compared(*row["compared"][peel][str(rank)][null], n=results["draws"]) for row in rows] for null in NULLS}
         table.append({"peeled": PEELS[peel], "rank": rank} | {
-            NULLS[null]: f"{median(c.z for c in some):+.1f}\u00a0[{sum(c.z >= AUTHORS for c in some)}]\u00a0x{median(c.real / c.mean for c in some):.2f}"
-            for null, some in found.items()})
+            NULLS[null]: f"{median(c.z for c in some):+.1f} [{sum(c.z >= AUTHORS for c in some)}] x{median(c.real / c.mean for c in some):.2f}"
+            .replace(" ", "\u00a0") for null, some in found.items()})       # a field is not broken over lines
     return pd.DataFrame(table).set_index(["peeled", "rank"])
 
 
