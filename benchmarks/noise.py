@@ -40,12 +40,12 @@ def compared(model: mp.Model, seed: int) -> dict:
 
 def rungs_compared(split: Peeled, seed: int) -> dict:
     """Every rung against every null, and the largest row difference within each quarter of the keys against the finest."""
-    chain, out = split.numbers, {}
-    for null, draw in surrogate.NULLS.items():
-        draws = draw(chain, DRAWS, surrogate.generator_of(seed))
-        out[null] = {rung: surrogate.against(surrogate.of_rung(rung), chain, draws)[:4] for rung in RUNGS if rung not in surrogate.INVARIANT[null]}
+    chain = split.numbers
+    draws = {null: draw(chain, DRAWS, surrogate.generator_of(seed)) for null, draw in surrogate.NULLS.items()}
+    out = {null: {rung: surrogate.against(surrogate.of_rung(rung), chain, drawn)[:4] for rung in RUNGS
+                  if rung not in surrogate.invariant(null, len(chain))} for null, drawn in draws.items()}
     step = chain[-1].shape[1] // BLOCKS
-    quarters = [surrogate.against(surrogate.largest_within(step * i, step * (i + 1)), chain, draws)[:4] for i in range(BLOCKS)]
+    quarters = [surrogate.against(surrogate.largest_within(step * i, step * (i + 1)), chain, draws["haar"])[:4] for i in range(BLOCKS)]
     return {"rungs": out, "quarters": quarters}
 
 

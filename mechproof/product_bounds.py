@@ -192,7 +192,7 @@ def frobenius(x: Float[Ball, "a b"]) -> Float[Ball, ""]:
     return (x * x).sum(1).sum(0).sqrt_upper()
 
 
-# from most to least work, for chains as long as they are wide
+# from the one that knows all of the product to those that know a number a factor
 RUNGS: dict[str, RowBound] = {
     "exact": exact, "gram": gram, "per_dimension": per_dimension, "norms": folded(norms(operator_norm)), "spectral": spectral,
     "operator": products(operator_norm), "recursive": recursive, "frobenius": products(frobenius),

@@ -11,6 +11,7 @@ from flint import fmpq, fmpq_mat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mechproof import cost
 from mechproof import product_bounds as pb
 from mechproof.rounding import Ball
 
@@ -91,3 +92,17 @@ def test_zero_factors_give_zero():
     zero = Ball(torch.zeros(4, 3))
     for name, rung in EVERY.items():
         assert float(rung([zero, zero.T]).mid.max()) == pytest.approx(0, abs=1e-100), name
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_rungs_cost_what_they_say(n):
+    """Operations of every rung on n square factors of width 64, over those of one of their products, 2 d^3: by the table of the module."""
+    d = 64
+    parts = [Ball(torch.randn(d, d, generator=torch.Generator().manual_seed(i), dtype=torch.float64)) for i in range(n)]
+    products = {"exact": n - 1, "gram": n, "per_dimension": 2 * (n - 2), "norms": n - 3 + 6 if n > 2 else 0,
+                "spectral": max(n - 3, 0) + 2 * (n > 2) + 8, "operator": 6 * n, "recursive": 0, "frobenius": 0}
+    for name, rung in pb.RUNGS.items():
+        with cost.count() as counted:
+            rung(parts)
+        least, thin = products[name] * 2 * d**3, 24 * n * d * d
+        assert least - thin <= counted.flops <= 1.25 * least + thin, (name, counted.flops / 2 / d**3)

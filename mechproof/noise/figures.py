@@ -28,6 +28,7 @@ LABELS = {"exact": "multiplied out", "gram": "norms of rows", "per_dimension": "
 RANKS = (0, 1, 2, 4, 8, 16, 32)
 NULLS = {"gaussian": "independent entries", "rows": "rows turned", "haar": "factors turned"}
 PEELS = {"QK": "both sides", "four": "each factor", "query": "query side alone"}
+DRAWS = 6                                                                # of noise, where one would be luck
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}
 
 
@@ -85,8 +86,8 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         return f"{bound} · {short(points[strategy, rank][0])} of them on the scores", alt
 
     return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS, rank=survey.ranks,
-                   hint="At one direction, go down the list: each step spends less on the rest and allows it more, until nothing is left of the "
-                        "bound. Then raise the rank: the coarse rungs come back last, or never.")
+                   hint="At one direction, go down the list: each step knows less of the rest and allows it more, until nothing is left of the "
+                        "bound. Then raise the rank: the last rungs come back when nearly everything is peeled.")
 
 
 def ladder(survey: Survey, rank: int) -> pd.DataFrame:
@@ -102,15 +103,20 @@ def ladder(survey: Survey, rank: int) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("rung")
 
 
+def percent(share: float) -> str:
+    """A share in percent, rounded down."""
+    return digits_lo(100 * share, 3)
+
+
 def slack_curve(survey: Survey, rank: int) -> Explorer:
-    """Certified share as a function of one slack for all scores, with the rungs marked on it."""
-    grid = [0.05 * 1.3**i for i in range(24)]
+    """Certified share when every difference of two scores may be off by as much, with the rungs marked on the curve."""
+    grid = [round(0.05 * 1.3**i, 2) for i in range(24)]
     curve = [max(1 - ablation.under_slack(survey.model, slack), 1e-6) for slack in grid]
     ranks = survey.some_ranks
     size = {(rung, r): float(RUNGS[rung](survey.split(r).rest).mid.mean()) for rung in RUNGS for r in ranks}
 
-    def draw(figure, rank: int):
-        axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
+    def draw(figure, slack: int, rank: int):
+        axes, off, share = figure.add_axes((0.11, 0.16, 0.86, 0.72)), grid[slack], percent(1 - curve[slack])
         axes.set_xscale("log")
         axes.set_xlim(0.01, 3000)
         axes.set_xticks([0.01, 0.1, 1, 10, 100, 1000], ["0.01", "0.1", "1", "10", "100", "1000"])
@@ -121,16 +127,16 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
             x, y = size[rung, rank], survey.missing(rung, rank)
             axes.plot(x, y, "o", color=plots.QK, markersize=6)
             axes.annotate(rung.replace("_", " "), (x, y), (5, 5 + 10 * (i % 2) if y > 0.9 else 5 if i % 2 else -11), **NOTE)
-        axes.set_xlabel("how far a score may be off (log scale); points: mean of the rung's bounds")
+        axes.plot(off, curve[slack], "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
         axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
-        listed = ", ".join(f"{rung} {size[rung, rank]:.3g} logits, {100 * (1 - survey.missing(rung, rank)):.2f} percent" for rung in RUNGS)
-        head = f"bounds from {size['exact', rank]:.2g} to {max(size[r, rank] for r in RUNGS):.3g}"
-        return head, f"Curve of certified share by slack, rungs marked: {listed}."
+        listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, {percent(survey.bound(rung, rank).accuracy_lower_bound)} percent" for rung in RUNGS)
+        return f"off by {off:g}: {share}% certified", f"Curve of certified share by slack; at {off:g} {share} percent. Rungs marked: {listed}."
 
-    return explore(draw, {"rank": nearest(ranks, rank)}, height=3.8, rank=ranks,
-                   hint="The grey curve does not know of rungs. Every rung lands near it: what a rung certifies is decided by how far it lets the "
-                        "scores be off.")
+    return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8, slack={i: f"{x:g}" for i, x in enumerate(grid)}, rank=ranks,
+                   hint="Move the slack: the curve does not know of rungs. Every rung lands near it: what a rung certifies is decided by how far it "
+                        "lets the scores be off.")
 
 
 def against_noise(survey: Survey, rank: int) -> Explorer:
@@ -140,8 +146,8 @@ def against_noise(survey: Survey, rank: int) -> Explorer:
     def draw(figure, null: str, peel: str, rank: int):
         axes = figure.add_axes((0.1, 0.17, 0.87, 0.69))
         draws = survey.draws(null, peel, rank)
-        real = float(surrogate.largest([M[None] for M in survey.split(rank, peel).numbers]))
-        found = surrogate.Compared(real, float(draws.mean()), float(draws.std()), int((draws >= real).sum()), len(draws))
+        found = surrogate.compared(float(surrogate.largest(survey.split(rank, peel).numbers)), draws)
+        real = found.real
         axes.hist(draws.tolist(), bins=40, color=plots.NOISE, alpha=0.75)
         axes.axvline(real, color=plots.QK, linewidth=2.5)
         axes.set_xlim(0, 1.15 * max(real, float(draws.max())))
@@ -173,8 +179,8 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         colours = [plots.OV if name.startswith("pess") else plots.TRUTH if name == "itself" else plots.NOISE for name in names]
         axes.hlines(range(len(names)), 1e-4, lost, color=plots.PALE, linewidth=1)
         axes.scatter(lost, range(len(names)), s=60, c=colours, zorder=3)
-        for y, x in enumerate(lost):
-            axes.annotate(f"{100 * (1 - x):.3f}%", (x, y), (8, -3), **NOTE)
+        for y, (x, name) in enumerate(zip(lost, names)):
+            axes.annotate(f"{percent(shares[name])}%", (x, y), (8, -3), **NOTE)
         axes.set_yticks(range(len(names)), names)
         axes.set_xscale("log")
         axes.set_xlim(1e-4, 6)
@@ -183,7 +189,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         axes.set_xlabel("inputs wrong, or not certified (log scale)")
         moved = max(abs(shares[kind] - shares["itself"]) for kind in found[rank] if kind != "itself")
         axes.set_title(f"Replacing it moves at most {100 * moved:.4f} points")
-        listed = ", ".join(f"{name} {100 * share:.3f} percent" for name, share in shares.items())
+        listed = ", ".join(f"{name} {percent(share)} percent" for name, share in shares.items())
         worst = shares["itself"] - shares["pessimal: singular value"]
         head = f"replaced: at most {100 * moved:.4f} points moved · assumed the worst: up to {100 * worst:.2g}"
         return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
@@ -194,9 +200,10 @@ def replaced(survey: Survey, rank: int) -> Explorer:
 
 
 def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
-    """Where the points between accuracy and bound go: the kind of proof, structure, and slack."""
+    """Where the points go that are not certified: the kind of proof, structure, and slack; noise as the mean of DRAWS draws."""
     ranks = survey.some_ranks
-    noisy = {r: ablation.certified(survey.model, survey.noisy(r), "exact") for r in ranks}
+    seeds = range(survey.seed, survey.seed + DRAWS)
+    noisy = {r: mean(ablation.certified(survey.model, ablation.redrawn(survey.split(r), "haar", s), "exact") for s in seeds) for r in ranks}
 
     def draw(figure, strategy: str, rank: int):
         axes = figure.add_axes((0.33, 0.17, 0.6, 0.69))
@@ -219,7 +226,7 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
         short_names = dict(zip(names, ("the model's errors", "the kind of proof", "the worst case", "structure", "slack")))
         axes.set_title(f"Of {sum(lost.values()):.3g} points most go to {short_names[max(lost, key=lost.get)]}")
         listed = ", ".join(f"{name} {points:.4f}" for name, points in lost.items())
-        return f"{sum(lost.values()):.3g} points between certain and certified", f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}."
+        return f"{sum(lost.values()):.3g} points are not certified", f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}."
 
     return explore(draw, {"strategy": strategy, "rank": nearest(ranks, rank)}, height=3.3, strategy=LABELS, rank=ranks,
                    hint="With everything multiplied out there is no slack, and structure is a small bar. Two rungs down, slack is all there is.")
@@ -248,9 +255,9 @@ def band(survey: Survey, strategy: str) -> Explorer:
         axes.set_xticks(list(x), [str(r) for r in ranks])
         axes.set_xlabel("directions peeled (fewer: a more compact hypothesis)")
         wide = [r for r, p, n in zip(ranks, proof, noisy) if p > 10 * n]
-        title = f"Noise would do at every rank; this proof falls ten times short at {len(wide)} of {len(ranks)}"
+        title = f"At {len(wide)} of {len(ranks)} ranks this proof loses ten times what it would take"
         axes.set_title(title)
-        listed = "; ".join(f"rank {r}: " + ", ".join(f"{100 * (1 - x):.2f}" for x in line) for r, *line in zip(ranks, noisy, real, proof))
+        listed = "; ".join(f"rank {r}: " + ", ".join(percent(1 - x) for x in line) for r, *line in zip(ranks, noisy, real, proof))
         return title, f"Three lines of certified percent by rank (noise, trained, {LABELS[strategy]}): {listed}."
 
     proofs = {rung: label for rung, label in LABELS.items() if rung != "exact"}
@@ -324,7 +331,7 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
             axes.set_xlabel("directions of the logits peeled")
         last = facts[-1]
         listed = "; ".join(f"rank {r}: true {f['exact']:.3g}, noise {f['noise']:.3g}, bound {f[strategy]:.3g}, "
-                           f"certified {100 * b.accuracy_lower_bound:.1f} percent" for r, f, b in zip(MLP.RANKS, facts, bounds))
+                           f"certified {percent(b.accuracy_lower_bound)} percent" for r, f, b in zip(MLP.RANKS, facts, bounds))
         head = f"at {MLP.RANKS[-1]} directions: true {last['exact']:.2g} · noise {last['noise']:.2g} · bound {last[strategy]:.2g}"
         return head, f"Two panels for {proofs.model.name}, {LABELS[strategy]}. {listed}."
 
@@ -339,10 +346,11 @@ def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
             "more rank: 8": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 8)),
             "exact norms of rows, rank 1": ("max-of-4", lambda m: residual.certify(m, "gram", "QK", 1)),
             "multiplied out": ("max-of-4", lambda m: mp.prove(m, "separable")),
-            "checked at random": ("max-of-4", lambda m: mp.prove(m, "monte_carlo")),
+            "tables checked at random": ("max-of-4", lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
             "noise projected away": ("max-of-4-projected", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
             "noise decayed in training": ("max-of-4-decayed", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
-            "decayed, factor by factor": ("max-of-4-decayed", lambda m: residual.certify(m, "recursive", "QK", 1))}
+            "decayed, factor by factor": ("max-of-4-decayed", lambda m: residual.certify(m, "recursive", "QK", 1)),
+            "decayed, Frobenius norms": ("max-of-4-decayed", lambda m: residual.certify(m, "frobenius", "QK", 1))}
     rows = []
     for name, (collection, prove) in ways.items():
         models = [mp.load(f"{collection}/{seed}") for seed in seeds]

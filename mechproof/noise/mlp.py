@@ -43,7 +43,7 @@ def advise(model: Model, rank: int) -> Advice:
 
 
 def split(model: Model, advice: Advice) -> tuple[Peeled, Float[Ball, "pairs p"]]:
-    """The MLP's logits as a peeled chain, and what the direct path adds.  Complexity: O(p^2 n r + p^3)."""
+    """The MLP's logits as a peeled chain, and what the direct path adds.  Complexity: O(p^2 n + p d (n + p))."""
     H, W_out, W_U, S = opened(model)
     at = pairs(model.sizes["p"])
     known = Peeled(*telescope([activations(H), W_out, W_U], {1: (Ball(advice["a"]), Ball(advice["b"]))}))
@@ -60,7 +60,8 @@ def lead(logits: Float[Ball, "pairs p"]) -> Float[Ball, " pairs"]:
 def strategy(model: Model, rung: str, rank: int) -> Strategy:
     """The pairs whose margin is larger than the rung's bound on the rest; it is listed nowhere.
 
-    Complexity: O(p^2 n d) where the rung multiplies out, O(p^2 n r + p^3 r) else.  Errors: as `advise`, and for an unknown rung.
+    Complexity: the rung's (O(p^2 n d) where it multiplies out, O(p^2 n^2) by singular values), and O(p^2 n r + p^3 r).
+    Errors: as `advise`, and for an unknown rung.
     """
     of_family(model, "pizza")
     shape, bound = (model.sizes["d_model"], rank), RUNGS[one_of("rung", rung, RUNGS)]

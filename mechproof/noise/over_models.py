@@ -34,7 +34,9 @@ def _strips(axes, columns: Mapping[str, Sequence[float]], colour: str = plots.QK
 
 
 def z_of(entry: Sequence[float]) -> float:
-    return surrogate.Compared(*entry, n=0).z
+    """The standard score of a stored comparison (real, mean, sd, draws at least as large)."""
+    real, center, sd, _ = entry
+    return (real - center) / sd
 
 
 def of_collection(results: Mapping, collection: str) -> list[Mapping]:
@@ -59,11 +61,13 @@ def claim(results: Mapping) -> Explorer:
         reach = [sum(x >= AUTHORS for x in z[peel, rank, null]) for null in NULLS]
         axes.set_title(f"{len(rows)} models: medians {', '.join(f'{m:+.1f}' for m in mid.values())}, by what the noise keeps")
         listed = "; ".join(f"{label}: median {m:+.2f}, at least 4 in {n} models" for (label, m), n in zip(mid.items(), reach))
-        return "at least 4 in " + ", ".join(map(str, reach)) + f" of {len(rows)} models", f"Strips of z at rank {rank}, peel {PEELS[peel]}. {listed}."
+        above = [median(row["compared"][peel][str(rank)][null][3] for row in rows) for null in NULLS]
+        head = f"at least 4 in {', '.join(map(str, reach))} of {len(rows)} models; draws as large, median: {', '.join(f'{n:g}' for n in above)}"
+        return f"{head} of {results['draws']}", f"Strips of z at rank {rank}, peel {PEELS[peel]}. {listed}."
 
     return explore(draw, {"peel": "QK", "rank": 1}, height=3.8, peel=PEELS, rank=[1, 2, 4, 8],
                    hint="At rank 1 and both sides peeled the median is near 2, and a few models reach what the authors said. Peel the query side "
-                        "alone and the sign turns. Then peel more from each factor: nothing is left to see.")
+                        "alone and the sign turns. Then peel more from each factor: against turned factors nothing is left to see.")
 
 
 def claims(results: Mapping) -> pd.DataFrame:
@@ -147,7 +151,7 @@ def rungs(results: Mapping) -> pd.DataFrame:
     """Median z of every rung's bound over all models, at rank 1 and both sides peeled, by null."""
     rows = of_collection(results, "max-of-4")
     def text(rung: str, null: str) -> str:
-        return "invariant" if rung in surrogate.INVARIANT[null] else f"{median(z_of(row['rungs'][null][rung]) for row in rows):+.1f}"
+        return "invariant" if rung in surrogate.invariant(null, 4) else f"{median(z_of(row['rungs'][null][rung]) for row in rows):+.1f}"
     return pd.DataFrame([{"bound": LABELS[rung]} | {NULLS[null]: text(rung, null) for null in NULLS} for rung in RUNGS]).set_index("bound")
 
 
@@ -183,8 +187,26 @@ def mlp_noise(results: Mapping) -> pd.DataFrame:
         true, turned = ([f[kind] for f in found] for kind in ("exact", "noise"))
         table.append({"models": name, "rank": int(rank), "number": len(found), "true": f"{median(true):.3g}", "turned": f"{median(turned):.3g}",
                       "true over turned": f"{median(a / b for a, b in zip(true, turned)):.2f}",
+                      "smaller in": sum(a < b for a, b in zip(true, turned)),
                       "right with noise": digits_lo(100 * median(f["noisy"] for f in found), 2) + "%"})
     return pd.DataFrame(table).set_index(["models", "rank"])
+
+
+def causes(results: Mapping) -> pd.DataFrame:
+    """Points that are not certified at rank 1, by cause, over all models; noise is one draw a model, turned factors."""
+    rows, of = of_collection(results, "max-of-4"), {}
+    for row in rows:
+        rungs = row["ladder"]["1"]["rungs"]
+        share = {rung: step["correct"] / row["total"] for rung, step in rungs.items()}
+        noise = row["noised"]["1"]["haar"]["certified"]["exact"]
+        steps = {"the model errs": 1 - row["ablated"]["1"]["itself"] / row["total"], "the kind of proof, scores known":
+                 row["ablated"]["1"]["itself"] / row["total"] - row["slack"][0], "the rest at its worst, were it noise": row["slack"][0] - noise,
+                 "structure: it is not noise": noise - share["exact"]}
+        steps |= {f"slack: {LABELS[rung]}": share["exact"] - share[rung] for rung in RUNGS if rung != "exact"}
+        for cause, points in steps.items():
+            of.setdefault(cause, []).append(100 * points)
+    return pd.DataFrame([{"cause": cause, "mean": f"{mean(x):.3f}", "s.d.": f"{stdev(x):.3f}", "least": f"{min(x):.3f}", "most": f"{max(x):.3f}"}
+                         for cause, x in of.items()]).set_index("cause")
 
 
 def slacks(results: Mapping) -> pd.DataFrame:

@@ -5,7 +5,7 @@ chain of factors, and a peel names directions a, b of some of them; the telescop
 say, multiplied out, and a product of rests, the same for any a and b.
 
     QK      r singular directions of W_Q W_K^T, out of both sides: EPq and W_Q, W_K and EPk
-    four    r directions of each factor: of the tokens those that make A's singular vectors, of W_Q and W_K their own
+    four    r directions of each factor: of W_Q and W_K their own, of the tokens those that make the singular vectors of the scores
     query   r singular directions of W_Q W_K^T, out of EPq alone
 
 The MLP's chain is in mlp.py.  Source: Gross et al. 2024, appendix H.
@@ -75,7 +75,7 @@ def of_each(paths: Paths, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
 
 PEELS: dict[str, Callable[[Paths, int], dict[int, tuple[Tensor, Tensor]]]] = {
     "QK": of_both, "four": of_each, "query": lambda paths, rank: {0: of_both(paths, rank)[0]}}
-SIDES = {"QK": (0, 1, 2, 3), "four": (0, 1, 2, 3), "query": (0,)}        # the factors that a peel touches
+SIDES = dict.fromkeys(PEELS, (0, 1, 2, 3)) | {"query": (0,)}             # the factors that a peel touches
 
 
 def one_of(kind: str, value: str, known: Mapping) -> str:

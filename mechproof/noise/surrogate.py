@@ -67,7 +67,14 @@ def haar(chain: Chain, n: int, generator: torch.Generator) -> list[Tensor]:
 
 
 NULLS: dict[str, Null] = {"gaussian": gaussian, "rows": rows, "haar": haar}
-INVARIANT = {"gaussian": (), "rows": ("frobenius",), "haar": ("operator", "frobenius")}       # rungs that a null leaves as they are
+
+
+def invariant(null: str, n: int) -> tuple[str, ...]:
+    """The rungs that a null leaves as they are, for chains of n factors: what is made of norms that the null keeps.
+
+    Up to three factors no product is made between the first and the last, and `norms` is made of norms alone.
+    """
+    return {"gaussian": (), "rows": ("frobenius",), "haar": ("operator", "frobenius", *(("norms",) if n <= 3 else ()))}[null]
 
 
 class Compared(NamedTuple):
@@ -88,10 +95,15 @@ class Compared(NamedTuple):
         return f"{self.real:.3g} against {self.mean:.3g} ± {self.sd:.2g}: z = {self.z:+.1f}, {self.above} of {self.n} draws are as large"
 
 
+def compared(real: float, draws: Float[Tensor, " n"]) -> Compared:
+    """A number beside those of the draws."""
+    return Compared(real, float(draws.mean()), float(draws.std()), int((draws >= real).sum()), len(draws))
+
+
 def against(statistic: Callable[[Chain], Tensor], chain: Chain, draws: Chain) -> Compared:
     """A statistic [n] of batches of chains, of the real one and of draws.  Complexity: n + 1 evaluations."""
-    (real,), x = statistic([M[None] for M in chain]).tolist(), statistic(draws)
-    return Compared(real, float(x.mean()), float(x.std()), int((x >= real).sum()), len(x))
+    (real,) = statistic([M[None] for M in chain]).tolist()
+    return compared(real, statistic(draws))
 
 
 def ranges(chain: Chain) -> Float[Tensor, "*n q"]:
