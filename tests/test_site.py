@@ -191,7 +191,7 @@ def test_figures_can_be_read_on_a_phone(browser):
     for name in EXPLORERS:
         open_chapter(page, name)
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
-        assert page.locator("[data-explorer] img").first.bounding_box()["width"] >= 560
+        assert page.locator("[data-explorer] img").first.bounding_box()["width"] >= 450
     page.close()
 
 
