@@ -21,6 +21,7 @@ test: book
 	MECHPROOF_MODE=page $(BIN)/python -m pytest --nbval book
 
 lab: $(READY)
+	$(BIN)/jupyter trust book/*.ipynb
 	$(BIN)/jupyter lab book/max_of_k.ipynb
 
 exhaustive: $(READY)

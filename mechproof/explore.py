@@ -97,6 +97,7 @@ class Explorer:
     idle: Callable[..., Collection[str]]
     hint: str = ""
     height: float = 3.6
+    fine: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)       # more values of some controls, for a kernel to draw
     _figures: list[Figure] = field(default_factory=list, repr=False)
 
     @property
@@ -192,17 +193,18 @@ def _json(value) -> str:
 
 
 def explore(draw: Draw, start: Mapping[str, Any] | None = None, idle: Callable[..., Collection[str]] = lambda **_: (),
-            hint: str = "", height: float = 3.6, **controls: Sequence | Mapping) -> Explorer:
+            hint: str = "", height: float = 3.6, fine: Mapping[str, Sequence | Mapping] | None = None, **controls: Sequence | Mapping) -> Explorer:
     """An explorer of `draw(figure, **setting) -> (headline, alt text)` over the given controls.
 
     A control is a sequence of values, or {value: label}; whole numbers become a slider, the rest a menu.  `idle`
-    names the controls without effect at a setting; `hint` is the line "What to try".
+    names the controls without effect at a setting; `hint` is the line "What to try"; `fine` gives a control more values
+    where a kernel draws.
     Errors: InputError for a start that is no value of its control.
     """
-    options = {name: dict(values) if isinstance(values, Mapping) else {value: str(value) for value in values}
-               for name, values in controls.items()}
+    options, finer = ({name: dict(values) if isinstance(values, Mapping) else {value: str(value) for value in values}
+                       for name, values in some.items()} for some in (controls, fine or {}))
     begin = {name: next(iter(values)) for name, values in options.items()} | dict(start or {})
     for name, value in begin.items():
         if name not in options or value not in options[name]:
             raise InputError(f"start {name}={value!r} is no value of a control; it takes {list(options.get(name, options))}")
-    return Explorer(draw, options, begin, idle, hint, height)
+    return Explorer(draw, options, begin, idle, hint, height, finer)

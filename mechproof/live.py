@@ -26,7 +26,7 @@ class Live:
     def __init__(self, explorer: Explorer):
         import ipywidgets as widgets
         self.explorer, self.inputs, self.later = explorer, {}, None
-        for name, options in explorer.controls.items():
+        for name, options in (explorer.controls | explorer.fine).items():
             few = len(options) <= 4
             kind = widgets.ToggleButtons if few else widgets.SelectionSlider
             self.inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=explorer.start[name],

@@ -146,3 +146,33 @@ def test_asking_on_the_page_and_in_python():
     field, out = ask.widget().children
     field.value = "1 2 3 64"
     assert "expected 4 whole numbers" in out.value
+
+
+def test_a_kernel_offers_finer_values():
+    explorer = explore(draw, {"kind": "high", "rank": 2}, fine={"rank": range(9)}, kind={"high": "high", "flat": "flat"}, rank=[0, 2, 8])
+    assert payload(explorer.html(), "data-alts")["sizes"] == [2, 3]
+    box = explorer.widget()
+    box.children[1].value = 5
+    assert "height 5" in box.children[-1].value
+
+
+def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
+    """A file with the right tensors gets its bounds, the strongest first; another gets one line; a shipped name works too."""
+    import torch
+
+    import mechproof as mp
+    from mechproof import zoo
+    from mechproof.yours import Yours
+    model, path = mp.load("max-of-4/3"), tmp_path / "mine.safetensors"
+    zoo.save_atomically(path, dict(model.tensors), {})
+    yours = Yours(str(path), ("cubic", "separable", "exact"))
+    found = yours.bounds(str(path))
+    assert [b.strategy for b in found] == ["exact", "separable", "cubic"] and found[0].correct == mp.prove(model, "exact").correct
+    zoo.save_atomically(tmp_path / "other.safetensors", {"W_E": torch.zeros(3, 2)}, {})
+    for bad in (str(tmp_path / "other.safetensors"), str(tmp_path / "none.safetensors"), "max-of-4/999"):
+        assert "\n" not in yours.text(bad) and yours.text(bad)
+    field, out = yours.widget().children
+    field.children[0].value = "max-of-4-stripped/0"
+    field.children[1].click()
+    assert "exact" in out.value and ">= 9" in out.value.replace("&gt;", ">")
+    assert len(Yours("pizza-31/5").bounds("pizza-31/5")) >= 3 and "Of a file of yours" in repr(yours)

@@ -103,7 +103,7 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
     return explore(draw, start, lambda strategy, rank: () if proofs.ranks(strategy) else ("rank",),
                    "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes exact. Then choose a compact "
                    "one and move its rank: below about 8 directions the rest is too large to bound.", height=3.9,
-                   strategy={id: OURS[id] for id in proofs.ids}, rank=ranks)
+                   fine={"rank": range(ranks[-1] + 1)} if proofs.ranked else None, strategy={id: OURS[id] for id in proofs.ids}, rank=ranks)
 
 
 def resolution(model: Model) -> Explorer:

@@ -65,7 +65,8 @@ def nearest(values: Sequence[int], rank: int) -> int:
 
 def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
     """Certified share against what is spent on the scores, movable by rung and rank: the picture that opens the chapter."""
-    points = {(rung, r): (survey.scores(rung, r), survey.missing(rung, r)) for rung in RUNGS for r in survey.ranks}
+    place = lambda rung, r: (survey.scores(rung, r), survey.missing(rung, r))
+    points = {(rung, r): place(rung, r) for rung in RUNGS for r in survey.ranks}
     low, high = (f(x for x, _ in points.values()) for f in (min, max))
 
     def draw(figure, strategy: str, rank: int):
@@ -75,17 +76,18 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes.scatter(*zip(*points.values()), s=18, color=plots.PALE, linewidths=0)
         axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.plot(*zip(*(points[strategy, r] for r in survey.ranks)), color=plots.QK, linewidth=1.2, marker=".")
-        axes.plot(*points[strategy, rank], "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        axes.plot(*place(strategy, rank), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
         bound = survey.bound(strategy, rank)
         share = percent_lo(bound.correct, bound.total)
         axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
         axes.annotate(f"exact accuracy {100 * (1 - survey.truth):.2f}%", (high, survey.truth), (-4, 4), ha="right", **NOTE)
         worst = survey.bound("exact", rank)
         alt = (f"Scatter of certified share against operations on the scores for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, "
-               f"{short(points[strategy, rank][0])} of them on the scores. With everything multiplied out: {worst}.")
-        return f"{bound} · {short(points[strategy, rank][0])} of them on the scores", alt
+               f"{short(survey.scores(strategy, rank))} of them on the scores. With everything multiplied out: {worst}.")
+        return f"{bound} · {short(survey.scores(strategy, rank))} of them on the scores", alt
 
     return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS, rank=survey.ranks,
+                   fine={"rank": range(survey.ranks[-1] + 1)},
                    hint="At one direction, go down the list: each step knows less of the rest and allows it more, until nothing is left of the "
                         "bound. Then raise the rank: the last rungs come back when nearly everything is peeled.")
 

@@ -1,0 +1,59 @@
+"""Your own model: a field for the path of a file, and what can be proved about it.
+
+Problem: a chapter is about models that ship; a reader has others.  Idea: every strategy that a family lists runs on any file with its
+tensors, so a field and a button are enough; on a page, which has no kernel, the table of a shipped model stands in its place.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from . import proving, zoo
+from .bound import Bound
+from .explore import is_live
+from .family import InputError
+
+CHEAP = 10**8                                                            # predicted operations up to which a strategy is tried
+COMMAND = "python -m mechproof prove FILE.safetensors --strategy all"
+
+
+class Yours:
+    """The bounds of one model, by path or shipped name; shows itself as a field and a table, or as a table."""
+
+    def __init__(self, name: str, strategies: Sequence[str] = ()):
+        self.name, self.chosen = name, strategies
+
+    def bounds(self, name: str) -> list[Bound]:
+        """What is proved of the model, the strongest first.  Errors: InputError, in one line, as `load` and `prove`."""
+        model = zoo.load(name.strip())
+        listed = {s.id: s for s in proving.strategies(model)}
+        ids = [id for id in self.chosen if id in listed] or [id for id, s in listed.items() if s.cost <= CHEAP]
+        return sorted((proving.prove(model, id) for id in ids), key=lambda b: (-b.correct, b.flops))
+
+    def text(self, name: str) -> str:
+        """A line a bound, or the one line that says what is wrong with the file."""
+        try:
+            return "\n".join(f"{b.strategy:28} {b}" for b in self.bounds(name))
+        except InputError as error:
+            return str(error)
+
+    def __repr__(self) -> str:
+        return f"{self.name}\n{self.text(self.name)}\nOf a file of yours: {COMMAND}"
+
+    def widget(self):
+        """A field, a button and the table, with core ipywidgets."""
+        import ipywidgets as widgets
+        field, button, out = widgets.Text(self.name, description="model"), widgets.Button(description="prove"), widgets.HTML()
+
+        def show(_=None):
+            out.value = "<i>computing …</i>"
+            out.value = f"<pre>{html.escape(self.text(field.value))}</pre>"
+
+        button.on_click(show)
+        show()
+        return widgets.VBox([widgets.HBox([field, button]), out])
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+        display(self.widget()) if is_live() else display({"text/plain": repr(self)}, raw=True)
