@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
+import labs
 import pytest
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium")
-SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},
-            "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
-
-
-def answers(url: str, method: str = "GET") -> list | dict | None:
-    """What the server says, or None while it does not."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5) as reply:
-            text = reply.read()
-    except OSError:
-        return None
-    return json.loads(text) if text else {}
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A server over a copy of the chapters, with settings and workspaces of its own."""
+    """A server over a copy of the chapters."""
     if CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("chromium is not installed; Lab is driven where it is, and always in CI")
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("_static", "_ext"))
-    for name, values in SETTINGS.items():
-        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {key: value for key, value in os.environ.items() if key != "MECHPROOF_MODE"} | {
-        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("w") as log:
-        flags = ["--no-browser", "--allow-root", "--expose-app-in-browser", "--IdentityProvider.token=", f"--port={port}",
-                 f"--ServerApp.root_dir={folder}"]
-        server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *flags], stdout=log, stderr=log, env=env)
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while answers(f"{url}/api/sessions") is None:
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-1000:]
-            time.sleep(0.3)
+    with labs.server(folder) as url:
         yield url
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.fixture
@@ -68,25 +32,13 @@ def page(lab):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         yield page
         browser.close()
-    for session in answers(f"{lab}/api/sessions") or []:
-        answers(f"{lab}/api/sessions/{session['id']}", "DELETE")
-
-
-def run_all(page, lab: str, chapter: str, workspace: str) -> None:
-    """Open a chapter and run all of it."""
-    page.goto(f"{lab}/lab/workspaces/{workspace}/tree/book/{chapter}.ipynb?reset")
-    idle = page.locator("#jp-main-statusbar").get_by_text("Idle")
-    idle.wait_for(timeout=60_000)
-    page.wait_for_timeout(300)
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_function("() => document.querySelectorAll('.jp-Notebook .noUi-handle').length > 2", timeout=120_000)
-    idle.wait_for(timeout=180_000)
+    labs.end_sessions(lab)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_key_moves_a_slider_and_the_figure_follows(lab, page, attempt):
-    run_all(page, lab, "max_of_k", f"reader{attempt}")
+    labs.run_all(page, lab, "book/max_of_k.ipynb", f"reader{attempt}")
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     explorer = page.locator(".widget-vbox").filter(has=page.locator("[data-headline]")).first
     explorer.scroll_into_view_if_needed()
@@ -105,6 +57,6 @@ def test_a_key_moves_a_slider_and_the_figure_follows(lab, page, attempt):
 
 @pytest.mark.slow
 def test_theorems_render_in_lab(lab, page):
-    run_all(page, lab, "pizza_quadrature", "theorems")
+    labs.run_all(page, lab, "book/pizza_quadrature.ipynb", "theorems")
     told = page.locator(".jp-MarkdownCell").filter(has_text="Put the neurons in any order")
     assert told.count() == 1 and "Arcs" in told.inner_text() and "prf:theorem" not in told.inner_text()
