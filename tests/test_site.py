@@ -179,11 +179,13 @@ def test_the_first_screen_shows_what_the_book_is_about(page):
     assert box["y"] + box["height"] / 2 < 900 and page.locator("main").get_by_text("true, not obvious").is_visible()
 
 
-def test_the_site_can_be_searched_offline(page):
+def test_the_site_can_be_searched_offline(browser):
+    """From a folder too, where browsers refuse to fetch the excerpts below the hits."""
+    page = browser.new_page()
     page.goto((SITE / "search.html").as_uri() + "?q=quadrature")
     page.wait_for_selector("#search-results li a")
-    assert "quadrature" in page.locator("#search-results").inner_text().lower()
-    page.problems.clear()               # excerpts are fetched, which browsers refuse from a folder; the hits themselves are there
+    assert "pizza" in page.locator("#search-results").inner_text().lower()
+    page.close()
 
 
 def test_figures_can_be_read_on_a_phone(browser):

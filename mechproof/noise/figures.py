@@ -136,7 +136,7 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, {percent(survey.bound(rung, rank).accuracy_lower_bound)} percent" for rung in RUNGS)
         return f"off by {off:g}: {share}% certified", f"Curve of certified share by slack; at {off:g} {share} percent. Rungs marked: {listed}."
 
-    return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8, slack={i: f"{x:g}" for i, x in enumerate(grid) if i % 2 == 0}, rank=ranks,
+    return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8, slack={i: f"{grid[i]:g}" for i in range(0, 24, 2)}, rank=ranks,
                    hint="Move the slack: the curve does not know of rungs. Every rung lands near it: what a rung certifies is decided by how far it "
                         "lets the scores be off.")
 
