@@ -39,7 +39,8 @@ def svg(figure: Figure) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return re.sub(r"(\.\d{3})\d+", r"\1", text[text.index("<svg") :])
+    coarse = lambda tag: re.sub(r"(\.\d{3})\d+", r"\1", tag.group())     # coordinates only: words keep their digits
+    return re.sub(r"<[^>]+>", coarse, text[text.index("<svg") :])
 
 
 def image(text: str, alt: str, style: str = "") -> str:

@@ -176,3 +176,14 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
     field.children[1].click()
     assert "exact" in out.value and ">= 9" in out.value.replace("&gt;", ">")
     assert len(Yours("pizza-31/5").bounds("pizza-31/5")) >= 3 and "Of a file of yours" in repr(yours)
+
+
+def test_coordinates_are_coarse_and_words_are_not():
+    from mechproof import plots
+    figure = plots.new_figure()
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    axes.plot([0.123456789, 1], [0.2, 0.987654321])
+    axes.set_title("99.958712% of 0.0012345")
+    text = plots.svg(figure)
+    assert "99.958712% of 0.0012345" in text
+    assert not [tag for tag in re.findall(r"<[^>]+>", text) if re.search(r"\.\d{4}", tag)]
