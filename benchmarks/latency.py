@@ -106,6 +106,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         new = lambda: browser.new_page(viewport={"width": 1300, "height": 1000})
         found = {"pages": on_the_page(new(), f"http://127.0.0.1:{server.server_port}"), "lab": in_lab(new(), Path(folder))}
+    server.shutdown()
     publish("latency", found)
     print(json.dumps(found, indent=1))
 

@@ -35,8 +35,7 @@ def page(lab):
     labs.end_sessions(lab)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("attempt", [pytest.param(i, marks=pytest.mark.slow if i < 3 else pytest.mark.exhaustive) for i in range(10)])
 def test_a_key_moves_a_slider_and_the_figure_follows(lab, page, attempt):
     labs.run_all(page, lab, "book/max_of_k.ipynb", f"reader{attempt}")
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0

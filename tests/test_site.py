@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -220,3 +223,26 @@ def test_axe_finds_no_serious_violation(browser, width, theme):
         found += [(name, v["id"], v["nodes"][0]["html"][:200]) for v in report["violations"] if v["impact"] in ("serious", "critical")]
     page.close()
     assert found == []
+
+
+def test_a_plain_file_server_misses_nothing(browser):
+    """Every page, its downloads and the search over http: nothing missing, nothing from elsewhere."""
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    home, page, bad = f"http://127.0.0.1:{server.server_port}", browser.new_page(), []
+    page.on("response", lambda r: bad.append((r.status, r.url)) if r.status >= 400 or not r.url.startswith((home, "data:")) else None)
+    for name in PAGES:
+        page.goto(f"{home}/book/{name}.html")
+        page.wait_for_load_state("networkidle")
+        for link in page.eval_on_selector_all("main a.download", "all => all.map((a) => a.href)"):
+            assert page.request.get(link).ok, link
+    page.goto(f"{home}/search.html?q=quadrature")
+    page.wait_for_selector("#search-results li a")
+    page.close()
+    server.shutdown()
+    server.server_close()
+    assert bad == []
