@@ -178,10 +178,12 @@ class Explorer:
     def _control(self, i: int, name: str, disabled: bool) -> str:
         options, label = self.controls[name], name.replace("_", " ")
         at = list(options).index(self.start[name])
-        common = f'data-control="{name}" aria-label="{label}" data-lm-suppress-shortcuts="true"{" disabled" if disabled else ""}'
+        said = html.escape(options[self.start[name]])
+        common = (f'data-control="{name}" aria-label="{label}" aria-valuetext="{said}" data-lm-suppress-shortcuts="true"'
+                  f'{" disabled" if disabled else ""}')
         if all(isinstance(value, int) for value in options):
             return (f"<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} {common}>"
-                    f" <output>{html.escape(options[self.start[name]])}</output></label>")
+                    f" <output>{said}</output></label>")
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
