@@ -57,7 +57,7 @@ SCRIPT = """
     controls.forEach((c, i) => {
       c.disabled = state.idle.includes(i);
       const label = data.labels[i][Number(c.value)];
-      c.setAttribute("aria-valuetext", label);
+      if (c.type === "range") c.setAttribute("aria-valuetext", label);
       const out = c.parentElement.querySelector("output");
       if (out) out.textContent = label;
     });
@@ -179,10 +179,9 @@ class Explorer:
         options, label = self.controls[name], name.replace("_", " ")
         at = list(options).index(self.start[name])
         said = html.escape(options[self.start[name]])
-        common = (f'data-control="{name}" aria-label="{label}" aria-valuetext="{said}" data-lm-suppress-shortcuts="true"'
-                  f'{" disabled" if disabled else ""}')
+        common = f'data-control="{name}" aria-label="{label}" data-lm-suppress-shortcuts="true"{" disabled" if disabled else ""}'
         if all(isinstance(value, int) for value in options):
-            return (f"<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} {common}>"
+            return (f'<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} aria-valuetext="{said}" {common}>'
                     f" <output>{said}</output></label>")
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))

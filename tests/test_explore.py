@@ -34,7 +34,7 @@ def test_the_element_holds_every_setting():
     assert alts["sizes"] == [2, 4] and len(alts["settings"]) == 8
     assert [s["headline"] for s in alts["settings"]] == ["height 0"] * 4 + [f"height {r}" for r in range(4)]
     assert len(frames["frames"]) <= 5            # equal pictures are stored once
-    assert 'aria-valuetext="high &amp; mighty"' in html and 'aria-valuetext="2"' in html
+    assert html.count("aria-valuetext=") == 1 and 'aria-valuetext="2"' in html           # a menu says its own
     assert 'alt="One bar of height 2"' in html and "high &amp; mighty" in html and html.count("data-explorer") == 1
 
 
