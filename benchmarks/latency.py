@@ -1,6 +1,6 @@
 """From a key to a new figure, on the page and in JupyterLab, and what a page weighs.
 
-    python benchmarks/latency.py          # after `make book`; prints, and writes mechproof/data/results/latency.json
+    python benchmarks/latency.py          # after `make book`; prints
 
 Medians of 23 presses. In Lab the same figure is moved once by our explorer and once by `interactive` with its `Output`.
 """
@@ -10,15 +10,11 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
-from notes import publish
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
@@ -96,18 +92,10 @@ def in_lab(page: Page, folder: Path) -> dict:
 
 
 def main() -> None:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder, labs.files(SITE) as address:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         new = lambda: browser.new_page(viewport={"width": 1300, "height": 1000})
-        found = {"pages": on_the_page(new(), f"http://127.0.0.1:{server.server_port}"), "lab": in_lab(new(), Path(folder))}
-    server.shutdown()
-    publish("latency", found)
+        found = {"pages": on_the_page(new(), address), "lab": in_lab(new(), Path(folder))}
     print(json.dumps(found, indent=1))
 
 

@@ -22,9 +22,14 @@ def ratio_lo(correct: int, total: int) -> float:
     return nearest if Fraction(nearest) <= exact else nextafter(nearest, -inf)
 
 
-def digits_lo(x: float, places: int) -> str:
+def digits_lo(x: float | Fraction, places: int) -> str:
     """x with `places` decimals, rounded down: what is printed of a bound never exceeds it."""
     return f"{floor(Fraction(x) * 10**places) / 10**places:.{places}f}" if isfinite(x) else str(x)
+
+
+def share_lo(share: float, places: int = 2) -> str:
+    """A share as percent with `places` decimals, rounded down (without the sign); the product with 100 is exact."""
+    return digits_lo(100 * Fraction(share), places)
 
 
 def percent_lo(correct: int, total: int, digits: int = 4) -> str:

@@ -15,10 +15,17 @@ from . import cost
 from .bound import Bound
 from .family import Advice, InputError, Model, Parameters, Strategy, check_advice, parse_id
 
+COST_LIMIT = 2 * 10**10
+
 
 def strategies(model: Model) -> list[Strategy]:
     """The named presets for this model: .id .label .family .cost (predicted operations) .parameters."""
     return model.family.strategies(model.sizes)
+
+
+def moderate(model: Model) -> list[Strategy]:
+    """The presets that `all` means: those predicted to cost at most `COST_LIMIT` operations."""
+    return [s for s in strategies(model) if s.cost <= COST_LIMIT]
 
 
 def search(model: Model, strategy: str, rank: int | None = None) -> Advice:
@@ -55,7 +62,12 @@ def checked(model: Model, preset: Strategy, parameters: Parameters, advice: obje
 
 def prove(model: Model, strategy: str, rank: int | None = None) -> Bound:
     """Search, then check.  Errors: as `check`."""
+    return run(model, *parse_id(strategy, strategies(model), rank))
+
+
+def run(model: Model, preset: Strategy, parameters: Parameters) -> Bound:
+    """Search and check of a strategy, listed or not.  Errors: as `check`."""
     start = time.perf_counter()
-    advice = search(model, strategy, rank)
+    advice = preset.search(model, parameters)
     seconds = time.perf_counter() - start
-    return replace(check(model, strategy, advice, rank), search_seconds=seconds)
+    return replace(checked(model, preset, parameters, advice), search_seconds=seconds)

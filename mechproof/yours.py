@@ -24,17 +24,17 @@ class Yours:
     def __init__(self, name: str, strategies: Sequence[str] = ()):
         self.name, self.chosen = name, strategies
 
-    def bounds(self, name: str) -> list[Bound]:
-        """What is proved of the model, the strongest first.  Errors: InputError, in one line, as `load` and `prove`."""
+    def bounds(self, name: str) -> list[tuple[str, Bound]]:
+        """What is proved of the model and by what (label, bound), the strongest first.  Errors: InputError, as `load` and `prove`."""
         model = zoo.load(name.strip())
         listed = {s.id: s for s in proving.strategies(model)}
         ids = [id for id in self.chosen if id in listed] or [id for id, s in listed.items() if s.cost <= CHEAP]
-        return sorted((proving.prove(model, id) for id in ids), key=lambda b: (-b.correct, b.flops))
+        return sorted(((listed[id].label, proving.prove(model, id)) for id in ids), key=lambda found: (-found[1].correct, found[1].flops))
 
     def text(self, name: str) -> str:
         """A line a bound, or the one line that says what is wrong with the file."""
         try:
-            return "\n".join(f"{b.strategy:28} {b}" for b in self.bounds(name))
+            return "\n".join(f"{label:42} {bound}" for label, bound in self.bounds(name))
         except InputError as error:
             return str(error)
 

@@ -1,4 +1,4 @@
-"""A JupyterLab server of one's own, and a chapter run in it as a reader would."""
+"""Servers of one's own: plain files, and a JupyterLab in which a chapter is run as a reader would."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},
@@ -25,6 +28,20 @@ def answers(url: str, method: str = "GET") -> list | dict | None:
     except OSError:
         return None
     return json.loads(text) if text else {}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args) -> None:
+        pass
+
+
+@contextmanager
+def files(folder: Path) -> Iterator[str]:
+    """The address of a plain file server over this folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @contextmanager

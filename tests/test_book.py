@@ -119,6 +119,9 @@ def test_disabled_controls_are_those_that_change_nothing(path):
     found = [re.search(r"data-alts>(.*?)</script>", o.get("data", {}).get("text/html", ""), re.S) for o in outputs]
     explorers = [json.loads(m.group(1).replace("<\\/", "</")) for m in found if m]
     assert len(explorers) >= (1 if path.stem == "index" else 3)
+    text = "".join(o.get("data", {}).get("text/html", "") for o in outputs)
+    names = re.findall(r'location\.hash\.startsWith\("#(\w+)\?', text)
+    assert len(names) == len(set(names)) == len(explorers)                 # an address means one explorer
     for data in explorers:
         assert len(data["settings"]) <= 400
         states = {at: s for at, s in zip(product(*map(range, data["sizes"])), data["settings"])}

@@ -96,3 +96,12 @@ def test_every_chapter_says_once_and_alike_where_the_library_is():
     assert address in (ROOT / "README.md").read_text()
     site = next(line.split(":", 1)[1].strip().strip('"') for line in (ROOT / "_config.yml").read_text().splitlines() if line.startswith("  url:"))
     assert site in ("", address.removeprefix("git+"))
+
+
+def test_packing_again_gives_the_same_bytes(tmp_path):
+    run = "import pathlib, sys; import pack_notebooks; pack_notebooks.pack('max_of_k', pathlib.Path(sys.argv[1]))"
+    found = []
+    for name in ("once", "again"):
+        subprocess.run([sys.executable, "-c", run, str(tmp_path / name)], check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "book")})
+        found.append((tmp_path / name / "max_of_k.ipynb").read_bytes())
+    assert found[0] == found[1]

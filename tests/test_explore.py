@@ -168,14 +168,15 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
     zoo.save_atomically(path, dict(model.tensors), {})
     yours = Yours(str(path), ("cubic", "separable", "exact"))
     found = yours.bounds(str(path))
-    assert [b.strategy for b in found] == ["exact", "separable", "cubic"] and found[0].correct == mp.prove(model, "exact").correct
+    assert [b.strategy for _, b in found] == ["exact", "separable", "cubic"] and found[0][1].correct == mp.prove(model, "exact").correct
+    assert all(label in yours.text(str(path)) for label, _ in found)
     zoo.save_atomically(tmp_path / "other.safetensors", {"W_E": torch.zeros(3, 2)}, {})
     for bad in (str(tmp_path / "other.safetensors"), str(tmp_path / "none.safetensors"), "max-of-4/999"):
         assert "\n" not in yours.text(bad) and yours.text(bad)
     field, out = yours.widget().children
     field.children[0].value = "max-of-4-stripped/0"
     field.children[1].click()
-    assert "exact" in out.value and ">= 9" in out.value.replace("&gt;", ">")
+    assert "branch and bound" in out.value and ">= 9" in out.value.replace("&gt;", ">")
     assert len(Yours("pizza-31/5").bounds("pizza-31/5")) >= 3 and "Of a file of yours" in repr(yours)
 
 

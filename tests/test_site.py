@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import labs
 import pytest
 
 SITE = Path(__file__).parents[1] / "_build" / "html"
@@ -206,8 +204,13 @@ def test_paper_shows_the_setting_that_was_chosen(page):
     explorer = page.locator("[data-explorer]").first
     explorer.locator("select").select_option(index=0)
     chosen = state(explorer)
+    on_screen = explorer.locator("img").bounding_box()["width"]
     page.emulate_media(media="print")
     assert state(explorer) == chosen and explorer.locator("img").is_visible()
+    assert explorer.evaluate("e => getComputedStyle(e).breakInside") == "avoid"
+    page.set_viewport_size({"width": 590, "height": 800})                  # paper is narrow, and figures do not scroll there
+    frame, image = explorer.locator(".mechproof-figure").bounding_box(), explorer.locator("img").bounding_box()
+    assert image["width"] <= frame["width"] + 1 and image["width"] < on_screen
 
 
 @pytest.mark.parametrize("width, theme", [(1250, "light"), (390, "dark")])
@@ -228,22 +231,15 @@ def test_axe_finds_no_serious_violation(browser, width, theme):
 
 def test_a_plain_file_server_misses_nothing(browser):
     """Every page, its downloads and the search over http: nothing missing, nothing from elsewhere."""
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    home, page, bad = f"http://127.0.0.1:{server.server_port}", browser.new_page(), []
-    page.on("response", lambda r: bad.append((r.status, r.url)) if r.status >= 400 or not r.url.startswith((home, "data:")) else None)
-    for name in PAGES:
-        page.goto(f"{home}/book/{name}.html")
-        page.wait_for_load_state("networkidle")
-        for link in page.eval_on_selector_all("main a.download", "all => all.map((a) => a.href)"):
-            assert page.request.get(link).ok, link
-    page.goto(f"{home}/search.html?q=quadrature")
-    page.wait_for_selector("#search-results li a")
-    page.close()
-    server.shutdown()
-    server.server_close()
+    page, bad = browser.new_page(), []
+    with labs.files(SITE) as home:
+        page.on("response", lambda r: bad.append((r.status, r.url)) if r.status >= 400 or not r.url.startswith((home, "data:")) else None)
+        for name in PAGES:
+            page.goto(f"{home}/book/{name}.html")
+            page.wait_for_load_state("networkidle")
+            for link in page.eval_on_selector_all("main a.download", "all => all.map((a) => a.href)"):
+                assert page.request.get(link).ok, link
+        page.goto(f"{home}/search.html?q=quadrature")
+        page.wait_for_selector("#search-results li a")
+        page.close()
     assert bad == []

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 import mechproof as mp
 
 from .. import plots
-from ..bound import Bound, digits_lo, percent_lo, short
+from ..bound import Bound, percent_lo, share_lo, short
 from ..explore import Explorer, explore
 from ..family import Model
 from ..max_of_k.frontier import missing_axis
@@ -40,7 +40,7 @@ class Survey:
         self.bound = lru_cache(maxsize=None)(lambda rung, rank: residual.certify(model, rung, "QK", rank))
         self.scores = lru_cache(maxsize=None)(lambda rung, rank: residual.scores_flops(model, rung, "QK", rank))
         self.split = lru_cache(maxsize=None)(lambda rank, peel="QK": residual.residual(model, peel, rank))
-        self.noisy = lru_cache(maxsize=None)(lambda rank, null="haar": ablation.redrawn(self.split(rank), null, noise_seed))
+        self.as_noise = lru_cache(maxsize=None)(self._as_noise)
         self.draws = lru_cache(maxsize=None)(self._draws)
         self.right = lru_cache(maxsize=None)(lambda: mp.prove(model, "exact"))
         self.known = lru_cache(maxsize=None)(lambda: mp.prove(model, "separable"))
@@ -50,6 +50,11 @@ class Survey:
     def _draws(self, null: str, peel: str, rank: int) -> torch.Tensor:
         draws = surrogate.NULLS[null](self.split(rank, peel).numbers, 400, surrogate.generator_of(self.seed))
         return surrogate.largest(draws)
+
+    def _as_noise(self, rank: int) -> float:
+        """Share certified with turned factors in place of the rest, multiplied out: the mean of DRAWS draws."""
+        some = (ablation.redrawn(self.split(rank), "haar", self.seed + i) for i in range(DRAWS))
+        return mean(ablation.certified(self.model, split, "exact") for split in some)
 
     def missing(self, rung: str, rank: int) -> float:
         return max(1 - self.bound(rung, rank).accuracy_lower_bound, 1e-6)
@@ -81,9 +86,9 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         share = percent_lo(bound.correct, bound.total)
         axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
         axes.annotate(f"exact accuracy {100 * (1 - survey.truth):.2f}%", (high, survey.truth), (-4, 4), ha="right", **NOTE)
-        worst = survey.bound("exact", rank)
+        best = survey.bound("exact", rank)
         alt = (f"Scatter of certified share against operations on the scores for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, "
-               f"{short(survey.scores(strategy, rank))} of them on the scores. With everything multiplied out: {worst}.")
+               f"{short(survey.scores(strategy, rank))} of them on the scores. With everything multiplied out: {best}.")
         return f"{bound} · {short(survey.scores(strategy, rank))} of them on the scores", alt
 
     return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS, rank=survey.ranks,
@@ -105,20 +110,16 @@ def ladder(survey: Survey, rank: int) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("rung")
 
 
-def percent(share: float) -> str:
-    """A share in percent, rounded down."""
-    return digits_lo(100 * share, 3)
-
-
 def slack_curve(survey: Survey, rank: int) -> Explorer:
     """Certified share when every difference of two scores may be off by as much, with the rungs marked on the curve."""
     grid = [round(0.05 * 1.3**i, 2) for i in range(24)]
-    curve = [max(1 - ablation.under_slack(survey.model, slack), 1e-6) for slack in grid]
+    certified = [ablation.under_slack(survey.model, slack) for slack in grid]
+    curve = [max(1 - share, 1e-6) for share in certified]
     ranks = survey.some_ranks
     size = {(rung, r): float(RUNGS[rung](survey.split(r).rest).mid.mean()) for rung in RUNGS for r in ranks}
 
     def draw(figure, slack: int, rank: int):
-        axes, off, share = figure.add_axes((0.11, 0.16, 0.86, 0.72)), grid[slack], percent(1 - curve[slack])
+        axes, off, share = figure.add_axes((0.11, 0.16, 0.86, 0.72)), grid[slack], share_lo(certified[slack], 3)
         axes.set_xscale("log")
         axes.set_xlim(0.01, 3000)
         axes.set_xticks([0.01, 0.1, 1, 10, 100, 1000], ["0.01", "0.1", "1", "10", "100", "1000"])
@@ -133,7 +134,7 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
         axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
-        listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, {percent(survey.bound(rung, rank).accuracy_lower_bound)} percent" for rung in RUNGS)
+        listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, {share_lo(survey.bound(rung, rank).accuracy_lower_bound, 3)} percent" for rung in RUNGS)
         return f"off by {off:g}: {share}% certified", f"Curve of certified share by slack; at {off:g} {share} percent. Rungs marked: {listed}."
 
     return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8, slack={i: f"{grid[i]:g}" for i in range(0, 24, 2)}, rank=ranks,
@@ -182,7 +183,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         axes.hlines(range(len(names)), 1e-4, lost, color=plots.PALE, linewidth=1)
         axes.scatter(lost, range(len(names)), s=60, c=colours, zorder=3)
         for y, (x, name) in enumerate(zip(lost, names)):
-            axes.annotate(f"{percent(shares[name])}%", (x, y), (8, -3), **NOTE)
+            axes.annotate(f"{share_lo(shares[name], 3)}%", (x, y), (8, -3), **NOTE)
         axes.set_yticks(range(len(names)), names)
         axes.set_xscale("log")
         axes.set_xlim(1e-4, 6)
@@ -191,7 +192,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         axes.set_xlabel("inputs wrong, or not certified (log scale)")
         moved = max(abs(shares[kind] - shares["itself"]) for kind in found[rank] if kind != "itself")
         axes.set_title(f"Replacing it moves at most {100 * moved:.4f} points")
-        listed = ", ".join(f"{name} {percent(share)} percent" for name, share in shares.items())
+        listed = ", ".join(f"{name} {share_lo(share, 3)} percent" for name, share in shares.items())
         worst = shares["itself"] - shares["pessimal: singular value"]
         head = f"replaced: at most {100 * moved:.4f} points moved · assumed the worst: up to {100 * worst:.2g}"
         return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
@@ -202,14 +203,12 @@ def replaced(survey: Survey, rank: int) -> Explorer:
 
 
 def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
-    """Where the points go that are not certified: the kind of proof, structure, and slack; noise as the mean of DRAWS draws."""
+    """Where the points go that are not certified: the kind of proof, structure, and slack."""
     ranks = survey.some_ranks
-    seeds = range(survey.seed, survey.seed + DRAWS)
-    noisy = {r: mean(ablation.certified(survey.model, ablation.redrawn(survey.split(r), "haar", s), "exact") for s in seeds) for r in ranks}
 
     def draw(figure, strategy: str, rank: int):
         axes = figure.add_axes((0.33, 0.17, 0.6, 0.69))
-        steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, noisy[rank], survey.bound("exact", rank).accuracy_lower_bound,
+        steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, survey.as_noise(rank), survey.bound("exact", rank).accuracy_lower_bound,
                  survey.bound(strategy, rank).accuracy_lower_bound]
         names = ("the model errs", "the kind of proof, scores known", "the rest at its worst, were it noise", "structure: it is not noise",
                  "slack of the rung")
@@ -237,8 +236,7 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
 def band(survey: Survey, strategy: str) -> Explorer:
     """By rank: what is certified of the network with noise, of the network itself, and by a shorter proof; the band lies between."""
     ranks = survey.ranks[1:]
-    noisy = [max(1 - ablation.certified(survey.model, survey.noisy(r), "exact"), 1e-6) for r in ranks]
-    real = [survey.missing("exact", r) for r in ranks]
+    noisy, real = [max(1 - survey.as_noise(r), 1e-6) for r in ranks], [survey.missing("exact", r) for r in ranks]
 
     def draw(figure, strategy: str):
         axes = figure.add_axes((0.11, 0.16, 0.86, 0.71))
@@ -259,7 +257,8 @@ def band(survey: Survey, strategy: str) -> Explorer:
         wide = [r for r, p, n in zip(ranks, proof, noisy) if p > 10 * n]
         title = f"At {len(wide)} of {len(ranks)} ranks this proof loses ten times what it would take"
         axes.set_title(title)
-        listed = "; ".join(f"rank {r}: " + ", ".join(percent(1 - x) for x in line) for r, *line in zip(ranks, noisy, real, proof))
+        shares = {r: (survey.as_noise(r), *(survey.bound(rung, r).accuracy_lower_bound for rung in ("exact", strategy))) for r in ranks}
+        listed = "; ".join(f"rank {r}: " + ", ".join(share_lo(x, 3) for x in line) for r, line in shares.items())
         return title, f"Three lines of certified percent by rank (noise, trained, {LABELS[strategy]}): {listed}."
 
     proofs = {rung: label for rung, label in LABELS.items() if rung != "exact"}
@@ -333,7 +332,7 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
             axes.set_xlabel("directions of the logits peeled")
         last = facts[-1]
         listed = "; ".join(f"rank {r}: true {f['exact']:.3g}, noise {f['noise']:.3g}, bound {f[strategy]:.3g}, "
-                           f"certified {percent(b.accuracy_lower_bound)} percent" for r, f, b in zip(MLP.RANKS, facts, bounds))
+                           f"certified {share_lo(b.accuracy_lower_bound, 1)} percent" for r, f, b in zip(MLP.RANKS, facts, bounds))
         head = f"at {MLP.RANKS[-1]} directions: true {last['exact']:.2g} · noise {last['noise']:.2g} · bound {last[strategy]:.2g}"
         return head, f"Two panels for {proofs.model.name}, {LABELS[strategy]}. {listed}."
 
@@ -359,7 +358,7 @@ def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
         bounds = [prove(m) for m in models]
         right = [m.metadata["accuracy"]["correct"] / m.metadata["accuracy"]["total"] for m in models]
         second = mean(float(torch.linalg.svdvals(Paths(m).scaled_W_Q.mid @ m["W_K"].double().T)[1]) for m in models)
-        shares = [100 * b.accuracy_lower_bound for b in bounds]
+        shares = [b.accuracy_lower_bound for b in bounds]
         rows.append({"way": name, "sigma_2": f"{second:.2g}", "accuracy": f"{100 * mean(right):.3f}%",
-                     "certified": f"{digits_lo(mean(shares), 3)} ± {stdev(shares):.3f}%", "operations": short(mean(b.flops for b in bounds))})
+                     "certified": f"{share_lo(mean(shares), 3)} ± {100 * stdev(shares):.3f}%", "operations": short(mean(b.flops for b in bounds))})
     return pd.DataFrame(rows).set_index("way")

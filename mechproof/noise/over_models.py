@@ -8,7 +8,7 @@ from statistics import mean, median, stdev
 import pandas as pd
 
 from .. import plots
-from ..bound import digits_lo, short
+from ..bound import digits_lo, share_lo, short
 from ..explore import Explorer, explore
 from ..max_of_k.frontier import missing_axis
 from ..product_bounds import RUNGS
@@ -129,12 +129,13 @@ def looseness(results: Mapping) -> Explorer:
         for i, rung in enumerate(RUNGS):
             steps = [row["ladder"][str(rank)] for row in rows]
             found = [step["rungs"][rung] | {"looseness": step["rungs"][rung]["bound"] / step["mean"]} for step in steps]
-            x, y = [f[against_what] for f in found], [max(1 - f["correct"] / row["total"], 1e-5) for f, row in zip(found, rows)]
+            shares = [f["correct"] / row["total"] for f, row in zip(found, rows)]
+            x, y = [f[against_what] for f in found], [max(1 - share, 1e-5) for share in shares]
             axes.scatter(x, y, s=7, color=plots.NOISE, alpha=0.35, linewidths=0)
             axes.plot(median(x), median(y), "D", color=plots.QK, markersize=8, markeredgecolor="white")
             above = 5 + 10 * sum(word.endswith(" 0.0 percent") for word in words) if median(y) > 0.9 else 5 if i % 2 else -12
             axes.annotate(rung.replace("_", " "), (median(x), median(y)), (8, above), annotation_clip=False, **NOTE)
-            words.append(f"{LABELS[rung]}: {median(x):.3g}, {digits_lo(100 * (1 - median(y)), 1)} percent")
+            words.append(f"{LABELS[rung]}: {median(x):.3g}, {share_lo(median(shares), 1)} percent")
         plots.log_ticks(axes, plots.flops_label if against_what != "looseness" else lambda x, _: f"{x:g}")
         axes.set_xlim(axes.get_xlim()[0], 1.35 * axes.get_xlim()[1])
         axes.set_xlabel(f"{against[against_what]} (log scale)")
@@ -158,7 +159,7 @@ def rungs(results: Mapping) -> pd.DataFrame:
 def with_noise(results: Mapping) -> pd.DataFrame:
     """Certified shares of the networks with noise in place of the rest beside their own, by rung and rank: mean and spread."""
     rows, table = of_collection(results, "max-of-4"), []
-    said = lambda shares: f"{digits_lo(100 * mean(shares), 2)} ± {100 * stdev(shares):.2f}"
+    said = lambda shares: f"{share_lo(mean(shares))} ± {100 * stdev(shares):.2f}"
     for rank in ("1", "4"):
         for rung in rows[0]["noised"][rank]["haar"]["certified"]:
             own = [row["ladder"][rank]["rungs"][rung]["correct"] / row["total"] for row in rows]
@@ -174,7 +175,7 @@ def mlp_rungs(results: Mapping, rank: int) -> pd.DataFrame:
     for rung in RUNGS:
         shares = [f["proofs"][rung]["correct"] / row["total"] for f, row in zip(found, rows)]
         table.append({"rung": LABELS[rung], "looseness": f"{median(f[rung] / f['exact'] for f in found):.3g}", "certified, median":
-                      digits_lo(100 * median(shares), 2) + "%", "mean": digits_lo(100 * mean(shares), 2) + "%",
+                      share_lo(median(shares)) + "%", "mean": share_lo(mean(shares)) + "%",
                       "operations": short(median(f["proofs"][rung]["flops"] for f in found))})
     return pd.DataFrame(table).set_index("rung")
 
@@ -188,7 +189,7 @@ def mlp_noise(results: Mapping) -> pd.DataFrame:
         table.append({"models": name, "rank": int(rank), "number": len(found), "true": f"{median(true):.3g}", "turned": f"{median(turned):.3g}",
                       "true over turned": f"{median(a / b for a, b in zip(true, turned)):.2f}",
                       "smaller in": sum(a < b for a, b in zip(true, turned)),
-                      "right with noise": digits_lo(100 * median(f["noisy"] for f in found), 2) + "%"})
+                      "right with noise": share_lo(median(f["noisy"] for f in found)) + "%"})
     return pd.DataFrame(table).set_index(["models", "rank"])
 
 

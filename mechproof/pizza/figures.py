@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from math import exp, floor, log, pi
+from math import exp, log, pi
 from statistics import linear_regression, mean, median, stdev
 
 import torch
@@ -12,7 +12,7 @@ import torch
 import mechproof as mp
 
 from .. import plots
-from ..bound import Bound, percent_lo, short
+from ..bound import Bound, percent_lo, share_lo, short
 from ..explore import Explorer, explore
 from ..family import Model
 from . import amplitude, fourier, quadrature
@@ -358,14 +358,9 @@ def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel
         for id in ids:
             share = median(r["proofs"][id]["correct"] / r["proofs"][id]["total"] for r in mine)
             ratio = median(r["proofs"]["brute_force"]["flops"] / r["proofs"][id]["flops"] for r in mine)
-            entry[id.replace("_exact_neurons", ", 200 exact")] = f"{100 * digits(share):.2f}% · 1/{ratio:.0f}"
+            entry[id.replace("_exact_neurons", ", 200 exact")] = f"{share_lo(share)}% · 1/{ratio:.0f}"
         table.append(entry)
     return pandas.DataFrame(table).set_index("collection")
-
-
-def digits(share: float) -> float:
-    """A share to four digits, rounded down, so that only everything is printed as 100%."""
-    return floor(share * 10**4) / 10**4
 
 
 def budgets(rows: Sequence[Mapping]):
