@@ -1,4 +1,4 @@
-"""The command line: models | strategies MODEL | prove MODEL | certify MODEL | verify FILE MODEL | train COLLECTION | edit MODEL.
+"""The command line: models | strategies | prove | certify | verify | train | edit | sweep; `COMMAND --help` says what each takes.
 
 MODEL is a shipped name (`max-of-4/123`) or the path of a .safetensors file.  Bad input gets one line on stderr
 and exit status 2.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 from .bound import digits_lo, short, short_int
 from .family import InputError
-
-COST_LIMIT = 2 * 10**10         # `--strategy all` means the presets predicted to cost at most this many operations
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,13 +51,14 @@ def prove(args) -> None:
     from tqdm import tqdm
 
     import mechproof as mp
+
+    from .proving import moderate
     model = mp.load(args.model)
-    listed = mp.strategies(model)
     if args.strategy != "all":
         bound = mp.prove(model, args.strategy, args.rank)
         return print(json.dumps(bound.as_dict(), indent=1) if args.json else f"{bound.model} · {bound.strategy}\n{bound}")
     bounds = []
-    for s in tqdm([s for s in listed if s.cost <= COST_LIMIT], disable=None, unit="proof"):
+    for s in tqdm(moderate(model), disable=None, unit="proof"):
         bounds.append(mp.prove(model, s.id, args.rank if "rank" in s.parameters else None))
     _print_table([b.as_dict() for b in bounds], args.json,
                  lambda row: f"{digits_lo(row['accuracy_lower_bound'], 6)}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
@@ -118,6 +118,22 @@ def train(args) -> None:
     print(f"{path}: {zoo.load(path).sha256}")
 
 
+def sweep(args) -> int:
+    """Exit status 0 when every row is there, 1 when some say an error."""
+    from tqdm import tqdm
+
+    from .sweep import locally, members, on_cluster, sweep, tasks
+    path, wanted = output(args, ".parquet"), tasks(members(args.collection, args.seeds), args.strategies)
+    if args.workers < 1:
+        raise InputError(f"workers {args.workers} are none; give 1 or more")
+    make = partial(on_cluster, address=args.scheduler) if args.scheduler else partial(locally, workers=args.workers)
+    made = sweep(wanted, path, make, partial(tqdm, disable=None, unit="proof"))
+    failed = [row for row in made if row["error"]]
+    says = f", {len(failed)} failed: column `error` says why" if failed else ""
+    print(f"{path}: {len(wanted)} rows asked for, {len(made)} of them made now{says}")
+    return int(bool(failed))
+
+
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="mechproof", description=__doc__.splitlines()[0])
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
@@ -146,6 +162,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command(train, "train one model by the recipe", "collection")
     sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("-o", "--output", required=True)
+    sub = command(sweep, "every strategy on every model of a collection, as a table; resumes where it stopped", "collection")
+    sub.add_argument("--seeds", help="like 0-150 or 0,3,7; all when left out")
+    sub.add_argument("--strategies", nargs="+", default=["all"], metavar="ID", help="ids, or `all` (the default)")
+    sub.add_argument("-o", "--output", required=True, help="a .parquet file")
+    sub.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, one thread each; all cores when left out")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster to work on in their place")
     return top
 
 
