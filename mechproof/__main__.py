@@ -67,10 +67,12 @@ def prove(args) -> None:
 def output(args, suffix: str) -> Path:
     """Where to write, if that can be written to."""
     path = Path(args.output)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise InputError(f"output {args.output!r} is in a folder that does not exist; create it first")
     if path.suffix != suffix:
         raise InputError(f"output {args.output!r} does not end in {suffix}; that is all that this writes")
+    if os.path.isdir(path) or not args.output.isprintable():
+        raise InputError(f"output {args.output!r} is a folder, or a name that is no text; choose another")
     return path
 
 
@@ -126,7 +128,7 @@ def sweep(args) -> int:
     path, wanted = output(args, ".parquet"), tasks(members(args.collection, args.seeds), args.strategies)
     if args.workers < 1:
         raise InputError(f"workers {args.workers} are none; give 1 or more")
-    make = partial(on_cluster, address=args.scheduler) if args.scheduler else partial(locally, workers=args.workers)
+    make = partial(on_cluster, address=args.scheduler) if args.scheduler is not None else partial(locally, workers=args.workers)
     made = sweep(wanted, path, make, partial(tqdm, disable=None, unit="proof"))
     failed = [row for row in made if row["error"]]
     says = f", {len(failed)} failed: column `error` says why" if failed else ""

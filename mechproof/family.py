@@ -81,7 +81,7 @@ class Parameter:
         """The value that a text stands for; None where it stands for none."""
         if self.names:
             return self.names.index(text) if text in self.names else None
-        value = int(text) if re.fullmatch("-?[0-9]+", text) else None
+        value = int(text) if re.fullmatch("-?[0-9]{1,9}", text) else None
         return value if value is not None and self.low <= value <= self.high else None
 
     def text(self, value: int) -> str:
@@ -166,7 +166,7 @@ class Family:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Train in here: the same sums in the same order, on every machine of a kind."""
+    """Work in here: the same sums in the same order, on every machine of a kind."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -196,7 +196,7 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
         for key in keys:
             values[key] = strategy.parameters[key].read(value)
             if values[key] is None:
-                raise InputError(f"{pair} is out of range for {name}; it takes {strategy.parameters[key].range}")
+                raise InputError(f"{pair!r} is out of range for {name}; it takes {strategy.parameters[key].range}")
     return strategy, values
 
 

@@ -13,6 +13,7 @@ Complexity: one search and one check a row.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -20,11 +21,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -34,7 +35,7 @@ from . import __version__, proving, zoo
 from .family import InputError, Model, one_thread, parse_id
 
 TRIES = 3                                                   # of a row whose worker dies
-COUNTS = ("correct", "total", "unexplained_dimensions", "right", "tried")       # of any length: decimals in the table
+COUNTS = ("correct", "total", "unexplained_dimensions", "right", "tried")       # of any length: decimals, beyond 76 digits text
 KINDS = {"model": "string", "sha256": "string", "strategy": "string", "version": "string", "accuracy_lower_bound": "float64",
          **dict.fromkeys(COUNTS[:2], "decimal"), "flops": "int64", "unexplained_dimensions": "decimal", "failure_probability": "float64",
          "advice_bytes": "int64", "seconds": "float64", "search_seconds": "float64", **dict.fromkeys(COUNTS[3:], "decimal"), "error": "string"}
@@ -46,14 +47,17 @@ _loaded = lru_cache(maxsize=2)(lambda name, sha256: zoo.load(name))          # a
 
 @dataclass(frozen=True)
 class Task:
-    """A row to be made; a worker calls it.  No strategy: the model could not even be read."""
+    """A row to be made; a worker calls it.  Without a strategy, but with a reason: the model could not even be read."""
 
     model: str
     sha256: str | None
     strategy: str | None
+    reason: str | None = None
 
     def __call__(self) -> Row:
         """Search and check; whatever goes wrong is said in the row, and the other rows go on."""
+        if self.reason:
+            return self.failed(self.reason)
         try:
             with _one_at_a_time, one_thread():
                 model = _loaded(self.model, self.sha256)
@@ -104,55 +108,99 @@ def members(collection: str, seeds: str | None = None) -> list[str]:
     """
     known = [entry["seed"] for entry in zoo.models() if entry["collection"] == collection]
     if known:
-        return [f"{collection}/{seed}" for seed in (chosen(seeds, known) if seeds else known)]
-    if not Path(collection).is_dir():
+        return [f"{collection}/{seed}" for seed in (known if seeds is None else chosen(seeds, known))]
+    if not os.path.isdir(collection):
         every = sorted({entry["collection"] for entry in zoo.models()})
         raise InputError(f"collection {collection!r} is neither shipped nor a folder; shipped: {', '.join(every)}")
-    names = sorted(map(str, Path(collection).glob("*.safetensors")))
-    if seeds or not names:
-        reason = f"takes no seeds ({seeds!r}); leave --seeds out" if seeds else "holds no .safetensors file; name one that does"
+    names = sorted(map(str, Path(collection).resolve().glob("*.safetensors")))
+    if seeds is not None or not names:
+        reason = "holds no .safetensors file; name one that does" if not names else f"takes no seeds ({seeds!r}); leave --seeds out"
         raise InputError(f"folder {collection!r} {reason}")
+    for name in names:
+        if not name.isprintable():
+            raise InputError(f"file {name!r} has a name that is no text; rename it")
     return names
 
 
 def chosen(text: str, known: Sequence[int]) -> list[int]:
     """Seeds written like "0-4,7".  Errors: InputError for another form and for a seed that does not ship."""
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+    parts = [re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", part) for part in text.split(",")]
+    ends = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    if len(ends) < len(parts) or any(first > last for first, last in ends):
         raise InputError(f"seeds {text!r} is no list of seeds; write it like 0-4,7")
-    ends = [(int(first), int(last or first)) for first, _, last in (part.partition("-") for part in text.split(","))]
-    seeds = [seed for first, last in ends if last <= max(known) for seed in range(first, last + 1)]
-    if not seeds or not set(seeds) <= set(known) or any(last > max(known) for _, last in ends):
+    if any(last > max(known) for _, last in ends) or not {seed for first, last in ends for seed in range(first, last + 1)} <= set(known):
         raise InputError(f"seeds {text!r} are not all there; the {len(known)} that ship run from {min(known)} to {max(known)}")
-    return list(dict.fromkeys(seeds))
+    return list(dict.fromkeys(seed for first, last in ends for seed in range(first, last + 1)))
 
 
 def tasks(names: Iterable[str], ids: Sequence[str]) -> list[Task]:
-    """Every row that is wanted; `all` among the ids means the presets of moderate cost.  Errors: InputError for an unknown id."""
-    wanted: dict[Task, None] = {}
+    """Every row that is wanted; `all` among the ids means the presets of moderate cost.
+
+    A model that cannot be read is a row that says why; an id is for the models that know it.  Errors: InputError for an id that none knows.
+    """
+    wanted, unknown = {}, {}
     for name in names:
         try:
             model = zoo.load(name)
-        except InputError:
-            wanted[Task(name, None, None)] = None
+        except InputError as error:
+            wanted[Task(name, None, None, f"InputError: {error}")] = None
             continue
-        listed = proving.strategies(model)
         for id in ids:
-            every = proving.moderate(model) if id == "all" else []
-            full = [s.id for s in every] or [preset.full_id(parameters) for preset, parameters in [parse_id(id, listed)]]
+            try:
+                full = full_ids(model, id)
+            except InputError as error:
+                unknown.setdefault(id, error)
+                continue
             wanted.update(dict.fromkeys(Task(name, model.sha256, strategy) for strategy in full))
+            unknown[id] = None
+    for error in filter(None, unknown.values()):
+        raise error
     return list(wanted)
+
+
+def full_ids(model: Model, id: str) -> list[str]:
+    """The full ids that an id, or `all`, means for a model.  Errors: InputError for an unknown id."""
+    if id == "all":
+        return [s.id for s in proving.moderate(model)]
+    preset, parameters = parse_id(id, proving.strategies(model))
+    return [preset.full_id(parameters)]
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 def _begin() -> None:
-    """A worker ends with the process that started it, and leaves Ctrl-C to that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker ends with the process that started it."""
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started in here leaves Ctrl-C to its parent, from its first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, which are killed where the block is left by an exception: what is in flight is lost, and nobody waits."""
+    others, pool = set(active_children()), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        with _deaf():
+            for _ in range(workers):
+                pool.submit(os.getpid)                      # starts a worker
+        yield pool
+    except BaseException:
+        for process in set(active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def through(executor: Executor, waiting: deque[Task], window: int) -> Iterator[Row]:
@@ -202,7 +250,7 @@ def alone(task: Task) -> Row:
                 return pool.submit(task).result()
         except BrokenExecutor:
             pass
-    return task.failed(f"its worker died {TRIES} times, as it does where memory runs out")
+    return task.failed(f"its worker died {TRIES} times, as it does where memory runs out, or could not start")
 
 
 def on_cluster(todo: Sequence[Task], address: str) -> Iterator[Row]:
@@ -211,6 +259,7 @@ def on_cluster(todo: Sequence[Task], address: str) -> Iterator[Row]:
         from distributed import Client
     except ImportError:
         raise InputError("scheduler needs the package distributed: pip install 'mechproof[dask]'") from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)         # what matters is said in one line
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
@@ -240,12 +289,22 @@ def read(path: Path) -> list[Row]:
         table = arrow.parquet.read_table(path, partitioning=None)
     except (OSError, arrow.ArrowException) as error:
         raise InputError(f"table {str(path)!r} cannot be read ({str(error).splitlines()[0]}); choose another path, or remove it") from None
-    if table.column_names != list(KINDS):
+    if table.schema not in map(_schema, LENGTHS):
         raise InputError(f"table {str(path)!r} has other columns than a sweep's; choose another path")
     rows = table.to_pylist()
     for row in rows:
         row |= {name: int(row[name]) for name in COUNTS if row[name] is not None}
     return rows
+
+
+LENGTHS = (38, 76, None)                                    # digits that a count may have, and the kind of column it takes
+
+
+def _schema(digits: int | None):
+    """Columns of a table whose counts have at most so many digits."""
+    arrow = _arrow()
+    count = {38: arrow.decimal128, 76: arrow.decimal256}.get(digits, lambda _: arrow.string())(digits)
+    return arrow.schema([(name, count if kind == "decimal" else kind) for name, kind in KINDS.items()])
 
 
 def shipped(collection: str):
@@ -260,27 +319,33 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     arrow = _arrow()
     rows = sorted(rows, key=lambda row: (_natural(row["model"]), row["strategy"] or "", row["version"], row["sha256"] or ""))
     longest = max((len(str(row[name] or 0)) for row in rows for name in COUNTS), default=1)
-    decimal = arrow.decimal128(38) if longest <= 38 else arrow.decimal256(76)
-    schema = arrow.schema([(name, decimal if kind == "decimal" else kind) for name, kind in KINDS.items()])
+    digits = next(n for n in LENGTHS if n is None or longest <= n)
+    if digits is None:
+        rows = [row | {name: str(row[name]) for name in COUNTS if row[name] is not None} for row in rows]
     with zoo.whole(path) as part:
-        arrow.parquet.write_table(arrow.Table.from_pylist(rows, schema), part, compression="zstd")
+        arrow.parquet.write_table(arrow.Table.from_pylist(rows, _schema(digits)), part, compression="zstd")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """max-of-4/9 before max-of-4/10."""
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name)]
+    return [(int(piece), "") if i % 2 else (-1, piece) for i, piece in enumerate(re.split("([0-9]+)", name))]
 
 
 def noted(journal: Path) -> list[Row]:
-    """The rows of a journal; a last line that a stop cut short is taken off the file."""
-    text = journal.read_bytes() if journal.exists() else b""
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        os.truncate(journal, len(whole))
+    """The rows of a journal; a last line that a stop cut short is taken off the file.  Errors: InputError for a file that is none."""
+    if not journal.exists():
+        return []
     try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except ValueError:
-        raise InputError(f"journal {str(journal)!r} is damaged; remove the lines that are no JSON") from None
+        text = journal.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if whole != text:
+            os.truncate(journal, len(whole))
+        rows = [json.loads(line) for line in whole.splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"journal {str(journal)!r} cannot be read ({str(error).splitlines()[0]}); remove it") from None
+    if not all(isinstance(row, dict) and set(row) == set(KINDS) for row in rows):
+        raise InputError(f"journal {str(journal)!r} is not a sweep's; remove it")
+    return rows
 
 
 @contextmanager
@@ -297,45 +362,48 @@ def _held(journal: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)        # while it is held: who waits for this one gets none of another's
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def note(journal: Path, rows: Iterable[Row]) -> Iterator[Row]:
     """Append rows as they come, each on the disk before the next.  Errors: InputError where the disk takes no more."""
-    try:
-        with journal.open("ab") as file:
-            for row in rows:
+    for row in rows:
+        try:
+            with journal.open("ab") as file:
                 file.write(json.dumps(row).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-                yield row
-    except OSError as error:
-        raise InputError(f"journal {str(journal)!r} cannot be written ({error.strerror}); the rows before are there: "
-                         "make room and run the same command again") from None
+        except OSError as error:
+            raise InputError(f"journal {str(journal)!r} cannot be written ({error.strerror}); the rows before are there: "
+                             "make room and run the same command again") from None
+        yield row
 
 
 def sweep(wanted: Sequence[Task], path: Path, make: Callable[[Sequence[Task]], Iterator[Row]] = partial(locally, workers=1),
           progress: Callable[..., Iterable[Row]] = lambda rows, **_: rows) -> list[Row]:
     """Make the wanted rows that the table at `path` lacks, and return those that were made.
 
-    A row that says an error counts as lacking.  Errors: InputError where the table cannot be read or written.
+    A row that says an error counts as lacking.  Ctrl-C writes what there is.  Errors: InputError where the table cannot be read or written.
     """
+    _arrow()                                                # before the work, not after it
+    path = path.resolve()
     journal = path.with_suffix(path.suffix + ".journal")
     with _held(journal):
-        rows = {key(row): row for row in (read(path) if path.exists() else []) + noted(journal)}
+        before = {key(row): row for row in (read(path) if path.exists() else []) + noted(journal)}
         names = {task.model for task in wanted}
-        rows = {k: row for k, row in rows.items() if row["strategy"] or row["model"] not in names}         # read now, if they could not be
+        rows = {k: row for k, row in before.items() if row["strategy"] or row["model"] not in names}       # read now, if it could not be
         todo = [task for task in wanted if not (row := rows.get(key(task.row()))) or row["error"]]
         made, stop = [], None
         try:
-            for row in note(journal, progress(make(todo), total=len(wanted), initial=len(wanted) - len(todo))) if todo else ():
-                made.append(row)
+            with closing(make(todo)) if todo else nullcontext(()) as coming:
+                for row in note(journal, progress(coming, total=len(wanted), initial=len(wanted) - len(todo))):
+                    made.append(row)
         except KeyboardInterrupt as interrupt:
             stop = interrupt
-        if journal.exists():
-            write(path, (rows | {key(row): row for row in made}).values())
-            journal.unlink()
+        if journal.exists() or len(rows) < len(before):
+            write(path, (rows | {key(row): row for row in noted(journal)}).values())
+            journal.unlink(missing_ok=True)
         if stop:
             raise stop
     return made

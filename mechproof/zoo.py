@@ -147,6 +147,8 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     try:
         yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())                         # else a machine that stops may keep the name and lose the content
         part.replace(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
