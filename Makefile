@@ -25,7 +25,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab book/max_of_k.ipynb
 
 exhaustive: $(READY)
-	$(BIN)/python benchmarks/max_of_k.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/counting.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m pytest tests -n 2 -m exhaustive

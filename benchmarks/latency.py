@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import labs  # noqa: E402
 
 SITE, PRESSES = ROOT / "_build" / "html", 23
-CHAPTERS = ("index", "max_of_k", "past_the_paper", "pizza_quadrature", "noise_limits")
+CHAPTERS = ("index", "max_of_k", "past_the_paper", "pizza_quadrature", "noise_limits", "reproduction")
 OURS = """import mechproof as mp
 from mechproof.max_of_k import figures
 survey = figures.Survey(mp.load("max-of-4/0"))

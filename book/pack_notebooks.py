@@ -29,13 +29,14 @@ MODELS = {
     "noise_limits": {"max-of-4": SEEDS, "max-of-4-projected": SEEDS, "max-of-4-decayed": SEEDS, "pizza-113": (3,)},
 }
 RESULTS = {
-    "max_of_k": ("max-of-4.json", "max-of-4-reference.csv", "counting.json", "speed.json"),
-    "past_the_paper": ("max-of-4.json", "max-of-4-stripped.json", "max-of-5.json", "max-of-10.json", "max-of-20.json", "max-of-4-v128.json",
-                       "max-of-4-v256.json"),
+    "max_of_k": ("max-of-4.parquet", "max-of-4-reference.csv", "singular_ratios.json", "counting.json", "speed.json"),
+    "past_the_paper": ("max-of-4.parquet", "max-of-4-stripped.parquet", "max-of-5.parquet", "max-of-10.parquet", "max-of-20.parquet",
+                       "max-of-4-v128.parquet", "max-of-4-v256.parquet"),
     "pizza_quadrature": ("pizza.json",),
     "noise_limits": ("noise.json",),
 }
-NEEDED = {"safetensors": "safetensors", "jaxtyping": "jaxtyping", "flint": "python-flint", "pandas": "pandas"}       # modules and their packages
+NEEDED = {"safetensors": "safetensors", "jaxtyping": "jaxtyping", "flint": "python-flint", "pandas": "pandas",           # modules and their packages
+          "pyarrow": "pyarrow"}
 UNPACK = """import base64
 import io
 import sys

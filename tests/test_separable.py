@@ -12,7 +12,7 @@ from conftest import KINDS, from_tables, right_sequences, small_model
 from test_soundness import any_setting, wrong_or_close
 
 import mechproof as mp
-from mechproof import zoo
+from mechproof import tables, zoo
 from mechproof.max_of_k import brute_force, edits, exact, levels, monte_carlo, separable, terms, tiers
 from mechproof.max_of_k.boxes import Cells
 from mechproof.max_of_k.paths import Paths, paths_of
@@ -92,12 +92,17 @@ def test_exact_equals_brute_force_in_every_cell():
         assert torch.equal(cells, brute), model.name
 
 
+def of(collection: str, strategy: str):
+    """The rows of one strategy in a shipped table."""
+    bounds = tables.shipped(collection)
+    return bounds[bounds.strategy == strategy]
+
+
 def test_exact_agrees_with_every_shipped_accuracy():
-    """The counts by branch and bound that the results file holds for all 151 models are brute force's."""
-    results = zoo.results("max-of-4")
-    at = results["strategies"].index("exact")
-    flops = sorted(row["flops"][at] for row in results["models"])
-    assert all(row["correct"][at] == row["accuracy"]["correct"] for row in results["models"]) and len(flops) == 151
+    """The counts by branch and bound that the table holds for all 151 models are brute force's."""
+    mine = of("max-of-4", "exact")
+    flops = sorted(mine.flops)
+    assert (mine.correct == mine.right).all() and len(flops) == 151
     assert flops[75] <= 17e6 and flops[143] <= 70e6
 
 
@@ -108,19 +113,13 @@ MUST = {   # strategy: (least mean bound, most operations on average), over all 
 
 @pytest.mark.parametrize("strategy", MUST)
 def test_what_each_setting_reaches(strategy):
-    results = zoo.results("max-of-4")
-    at, (bound, flops) = results["strategies"].index(strategy), MUST[strategy]
-    shares = [row["correct"][at] / row["accuracy"]["total"] for row in results["models"]]
-    assert mean(shares) >= bound and mean(row["flops"][at] for row in results["models"]) <= flops
-    assert all(row["correct"][at] <= row["accuracy"]["correct"] for row in results["models"])
+    mine, (bound, flops) = of("max-of-4", strategy), MUST[strategy]
+    assert mean(mine.accuracy_lower_bound) >= bound and mean(mine.flops) <= flops
 
 
 def test_stripped_models_are_proved_for_less():
-    results = zoo.results("max-of-4-stripped")
-    at = results["strategies"].index("separable-small")
-    assert len(results["models"]) == 151
-    assert mean(row["correct"][at] / row["accuracy"]["total"] for row in results["models"]) >= 0.998
-    assert mean(row["flops"][at] for row in results["models"]) <= 0.7e6
+    mine = of("max-of-4-stripped", "separable-small")
+    assert len(mine) == 151 and mean(mine.accuracy_lower_bound) >= 0.998 and mean(mine.flops) <= 0.7e6
     parent, child = mp.load("max-of-4/3"), mp.load("max-of-4-stripped/3")
     assert child.metadata["parent_sha256"] == parent.sha256 != child.sha256
 
@@ -222,23 +221,14 @@ WITHIN = {"max-of-20": (0.001, 15), "max-of-10": (0.012, 20), "max-of-5": (0.012
 
 @pytest.mark.parametrize("collection", WITHIN)
 def test_longer_sequences_are_certified_near_the_truth(collection):
-    """How many of 25 models are within so much of their accuracy, which is sampled above K = 5; none is above its interval."""
-    results, (near, count) = zoo.results(collection), WITHIN[collection]
-    at, found = results["strategies"].index("separable:groups=12,buckets=12"), 0
-    total = 64 ** mp.load(f"{collection}/0").sizes["n_ctx"]
-    for row in results["models"]:
-        a, share = row["accuracy"], row["correct"][at] / total
-        assert share <= (a["correct"] / a["total"] if "correct" in a else a["hi"])
-        found += (a["correct"] / a["total"] if "correct" in a else a["right"] / a["sampled"]) - share <= near
-    assert found >= count and len(results["models"]) == 25
+    """How many of 25 models are within so much of their accuracy, which is sampled above K = 5."""
+    mine, (near, count) = of(collection, "separable:groups=12,buckets=12"), WITHIN[collection]
+    assert (mine.truth - mine.accuracy_lower_bound <= near).sum() >= count and len(mine) == 25
 
 
 @pytest.mark.parametrize("collection, bound", [("max-of-4-v128", 0.975), ("max-of-4-v256", 0.90)])
 def test_larger_vocabularies(collection, bound):
-    results = zoo.results(collection)
-    at = results["strategies"].index("separable:groups=24,buckets=16")
-    assert mean(row["correct"][at] / row["accuracy"]["total"] for row in results["models"]) >= bound
-    assert all(row["correct"][at] <= row["accuracy"]["correct"] for row in results["models"])
+    assert mean(of(collection, "separable:groups=24,buckets=16").accuracy_lower_bound) >= bound
 
 
 @pytest.mark.slow

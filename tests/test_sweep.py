@@ -18,9 +18,10 @@ import pytest
 import torch
 
 import mechproof as mp
-from mechproof import sweep, zoo
+from mechproof import sweep, tables, zoo
 from mechproof.__main__ import main
-from mechproof.sweep import Task, locally, members, noted, read, tasks, write
+from mechproof.sweep import Task, locally, members, tasks
+from mechproof.tables import noted, read, write
 
 TWO = partial(locally, workers=2)
 HERE = lambda todo: (task() for task in todo)                           # where workers are not what is tested
@@ -48,7 +49,7 @@ def test_a_row_is_the_bound_with_its_model_version_and_truth(few):
     model, row = mp.load("max-of-4/0"), few[1][0]
     bound = mp.prove(model, "cubic").as_dict()
     assert {k: row[k] for k in bound if not k.endswith("seconds")} == {k: v for k, v in bound.items() if not k.endswith("seconds")}
-    assert row["sha256"] == model.sha256 and row["version"] == mp.__version__ and row["error"] is None and set(row) == set(sweep.KINDS)
+    assert row["sha256"] == model.sha256 and row["version"] == mp.__version__ and row["error"] is None and set(row) == set(tables.KINDS)
     assert (row["right"], row["tried"]) == (model.metadata["accuracy"]["correct"], row["total"])
     assert few[1][2]["strategy"].endswith("svd:rank=2")
 
@@ -153,7 +154,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, args, says):
     folder, other, broken, noted = (tmp_path / f"{name}.parquet" for name in ("folder", "other", "broken", "noted"))
     empty.mkdir()
     folder.mkdir()
-    pyarrow.parquet.write_table(pyarrow.table({name: ["x"] for name in sweep.KINDS}), other)
+    pyarrow.parquet.write_table(pyarrow.table({name: ["x"] for name in tables.KINDS}), other)
     broken.with_suffix(".parquet.journal").write_text("no json\n")
     noted.with_suffix(".parquet.journal").write_text("5\n")
     bad.write_bytes(b"no table")

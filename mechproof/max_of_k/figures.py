@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from statistics import mean, median, stdev
 
+import pandas as pd
 import torch
 
 import mechproof as mp
@@ -248,17 +249,16 @@ def row_ids(row: str) -> list[str]:
     return [s if isinstance(s, str) else skeleton_id(s) for s in ROWS[row]]
 
 
-def best_of(results: Mapping, ids: Sequence[str]) -> list[float]:
-    """For each model of a results file the best bound among `ids`, as a share of its inputs."""
-    at = [results["strategies"].index(id) for id in ids]
-    return [max(row["correct"][i] for i in at) / row["accuracy"]["total"] for row in results["models"]]
+def best_of(bounds: pd.DataFrame, ids: Sequence[str]) -> pd.Series:
+    """For each model of a sweep's table the best bound among `ids`, as a share of its inputs."""
+    return bounds[bounds.strategy.isin(ids)].groupby("model", sort=False).accuracy_lower_bound.max()
 
 
-def two_drops(results: Mapping) -> plots.Picture:
+def two_drops(bounds: pd.DataFrame) -> plots.Picture:
     """Every model's bound by row of Table 1."""
     figure = plots.new_figure()
     rows = [row for row in ROWS if row not in ("subcubic, without mean+diff", "low-rank QK, svd only")]
-    values = {row: best_of(results, row_ids(row)) for row in rows}
+    values = {row: best_of(bounds, row_ids(row)) for row in rows}
     mid = {row: median(v) for row, v in values.items()}
     with plots.house():
         axes = figure.add_axes((0.1, 0.2, 0.87, 0.67))
@@ -274,28 +274,28 @@ def two_drops(results: Mapping) -> plots.Picture:
         qk, eu = (100 * (mid["subcubic"] - mid[row]) for row in ("quadratic QK", "low-rank EU"))
         axes.set_title(f"An inexact QK circuit costs up to {qk:.0f} points, an inexact direct path {eu:.0f}")
     listed = ", ".join(f"{row} {100 * m:.1f} percent" for row, m in mid.items())
-    return plots.Picture(figure, f"Strip plot over {len(results['models'])} models, one strip a row of Table 1; medians: {listed}.")
+    return plots.Picture(figure, f"Strip plot over {bounds.model.nunique()} models, one strip a row of Table 1; medians: {listed}.")
 
 
-def noise_costs(results: Mapping) -> Explorer:
-    """sigma_1/sigma_2 of the scores against the bound, normalised by accuracy, over all models."""
-    ratio = [row["singular_ratio"] for row in results["models"]]
-    accuracy = [row["accuracy"]["correct"] / row["accuracy"]["total"] for row in results["models"]]
+def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
+    """sigma_1/sigma_2 of the scores (by model) against the bound, normalised by accuracy, over all models."""
+    truth = bounds.groupby("model").truth.first()
     named = {label: id for label, id in NAMED_IDS.items() if label != "cubic"}
 
     def draw(figure, strategy: str):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        bounds = [b / a for b, a in zip(best_of(results, [named[strategy]]), accuracy)]
-        axes.scatter(ratio, bounds, s=16, color=plots.QK, alpha=0.55, linewidths=0)
+        found = best_of(bounds, [named[strategy]])
+        ratio, of_truth = [ratios[name] for name in found.index], (found / truth[found.index]).tolist()
+        axes.scatter(ratio, of_truth, s=16, color=plots.QK, alpha=0.55, linewidths=0)
         axes.set_xscale("log")
         plots.log_ticks(axes, lambda x, _: f"{x:g}")
         axes.set_ylim(0, 1.05)
         axes.set_xlabel("first over second singular value of the scores (log scale)")
         plots.percent_axis(axes.yaxis, "bound over accuracy")
         log = torch.tensor(ratio).log()
-        r2 = float(torch.corrcoef(torch.stack([log, torch.tensor(bounds)]))[0, 1] ** 2)
+        r2 = float(torch.corrcoef(torch.stack([log, torch.tensor(of_truth)]))[0, 1] ** 2)
         axes.set_title(f"The ratio predicts {100 * r2:.0f}% of the variance of this bound")
-        head = f"median {100 * median(bounds):.1f}% of the accuracy; R2 = {r2:.2f}"
+        head = f"median {100 * median(of_truth):.1f}% of the accuracy; R2 = {r2:.2f}"
         return head, f"Scatter over {len(ratio)} models, singular value ratio against normalised bound of {strategy}. {head}."
 
     return explore(draw, {"strategy": "rank-r QK, rest by singular value"}, strategy=list(named),
@@ -303,47 +303,44 @@ def noise_costs(results: Mapping) -> Explorer:
                         "what limits the proof.")
 
 
-def _theirs():
+def certified_by_authors():
     """What the authors' own verifier certified on the reference model, as a pandas table by strategy."""
-    import pandas
-    return pandas.read_csv(zoo.DATA / "results" / "max-of-4-reference.csv").set_index("strategy")
+    return pd.read_csv(zoo.DATA / "results" / "max-of-4-reference.csv").set_index("strategy")
 
 
 def their_counting():
     """The authors' groups on the reference model as they count them, counted in full, and what of them is rigorous."""
-    import pandas
-    theirs = _theirs()
+    theirs = certified_by_authors()
     table = []
     for row in list(ROWS)[1:]:
         best = theirs.loc[theirs.loc[row_ids(row), "correct_count"].idxmax()]
         table.append({"proof": row, "as counted": digits_lo(best["accuracy_lower_bound"], 3),
                       "counted in full": digits_lo(best["bound_counting_fixed"], 3),
                       "groups": int(best["accepted_groups"]), "of them not proved": int(best["accepted_groups_not_rigorous"])})
-    return pandas.DataFrame(table).set_index("proof")
+    return pd.DataFrame(table).set_index("proof")
 
 
-PAPER = {"cubic": ".95", "subcubic": ".83", "subcubic, without mean+diff": ".80", "low-rank QK": ".81", "low-rank QK, svd only": ".64",
+# the paper's own Table 1, from memory and unchecked
+REMEMBERED = {"cubic": ".95", "subcubic": ".83", "subcubic, without mean+diff": ".80", "low-rank QK": ".81", "low-rank QK, svd only": ".64",
          "low-rank EU": ".66", "low-rank QK and EU": ".63", "quadratic QK": ".39-.41", "quadratic QK and EU": ".29-.30"}
 
 
-def table_1(results: Mapping):
+def table_1(bounds: pd.DataFrame):
     """The paper's Table 1 again, as a pandas table: the authors' code and ours on the reference model, ours on all."""
-    import pandas
-    theirs = _theirs()["correct_count"]
+    theirs = certified_by_authors()["correct_count"]
     survey = Survey(mp.load("max-of-4-reference/123"))
     table = []
     for row in ROWS:
-        ids, spread = row_ids(row), best_of(results, row_ids(row))
+        ids, spread = row_ids(row), best_of(bounds, row_ids(row))
         ours = max((survey.bound(id) for id in ids), key=lambda b: b.correct)
         table.append({"proof": row, "authors' code": digits_lo(theirs[ids].max() / ours.total, 3), "ours": digits_lo(ours.accuracy_lower_bound, 3),
                       "FLOP": short(ours.flops).replace(" ", ""),
-                      f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": PAPER[row]})
-    return pandas.DataFrame(table).set_index("proof")
+                      f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": REMEMBERED[row]})
+    return pd.DataFrame(table).set_index("proof")
 
 
 def cost_table(counting: Mapping):
     """Counted operations of the named proofs by vocabulary size, as a pandas table with the exponent of the last doubling."""
-    import pandas
     table = []
     for label, id in {"brute force": "brute_force", **NAMED_IDS}.items():
         entry = counting["strategies"][id]
@@ -351,4 +348,4 @@ def cost_table(counting: Mapping):
         stated = entry["complexity"].replace(" + v^2 K + v K^2", "")
         table.append({"proof": label, **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
                       "exponent": f"{entry['exponents'][-1]:.2f}", "stated": stated})
-    return pandas.DataFrame(table).set_index("proof")
+    return pd.DataFrame(table).set_index("proof")

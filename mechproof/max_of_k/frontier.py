@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import mean, median, stdev
 
@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import mechproof as mp
 
-from .. import cost, plots, zoo
+from .. import cost, plots, tables
 from ..bound import Bound, digits_lo, percent_lo, short
 from ..explore import Explorer, explore
 from ..family import Model
@@ -183,19 +183,18 @@ def steps(model: Model) -> pd.DataFrame:
     return table.map(lambda n: "" if pd.isna(n) else f"{int(n):,}".replace(",", " "))
 
 
-def averages(results: Mapping) -> pd.DataFrame:
-    """Mean and spread of bound and operations over all models of a results file: ours, and the paper's cubic proof."""
+def averages(bounds: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread of bound and operations over all models of a sweep's table: ours, and the paper's cubic proof."""
     rows = []
-    for id in [id for id in (*OURS, "cubic") if id in results["strategies"]]:
-        at = results["strategies"].index(id)
-        share = [row["correct"][at] / row["accuracy"]["total"] for row in results["models"]]
-        flops = [row["flops"][at] for row in results["models"]]
+    for id in [id for id in (*OURS, "cubic") if id in set(bounds.strategy)]:
+        mine = bounds[bounds.strategy == id]
+        share, flops = mine.accuracy_lower_bound, mine.flops
         rows.append({"proof": id, "certified, mean": digits_lo(100 * mean(share), 2) + "%", "s.d.": f"{100 * stdev(share):.2f}",
                      "worst model": digits_lo(100 * min(share), 1) + "%", "operations, median": short(median(flops)), "most": short(max(flops))})
     return pd.DataFrame(rows).set_index("proof")
 
 
-def every_model(results: Mapping) -> plots.Picture:
+def every_model(bounds: pd.DataFrame) -> plots.Picture:
     """All models, all of our proofs and the paper's best, bound against length."""
     with plots.house():
         figure = plots.new_figure(3.9)
@@ -204,10 +203,9 @@ def every_model(results: Mapping) -> plots.Picture:
         missing_axis(axes, 1e-4)
         axes.set_ylim(0.4, 1e-4)
         words, medians = [], {}
-        for id in [id for id in OURS if id in results["strategies"]] + ["cubic"]:
-            at = results["strategies"].index(id)
-            x = [row["flops"][at] for row in results["models"]]
-            y = [max(1 - row["correct"][at] / row["accuracy"]["total"], 1e-5) for row in results["models"]]
+        for id in [id for id in OURS if id in set(bounds.strategy)] + ["cubic"]:
+            mine = bounds[bounds.strategy == id]
+            x, y = mine.flops, (1 - mine.accuracy_lower_bound).clip(lower=1e-5)
             c = plots.NOISE if id == "cubic" else colour(id)
             axes.scatter(x, y, s=5, color=c, alpha=0.25, linewidths=0)
             axes.plot(median(x), median(y), "D", color=c, markersize=8, markeredgecolor="white")
@@ -216,7 +214,7 @@ def every_model(results: Mapping) -> plots.Picture:
             medians[id] = 1 - median(y)
             words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at {short(median(x))} operations")
         worst, cubic = min(share for id, share in medians.items() if id != "cubic"), medians["cubic"]
-        axes.set_title(f"{len(results['models'])} models: ours from {digits_lo(100 * worst, 1)}%, the paper's best {digits_lo(100 * cubic, 1)}%")
+        axes.set_title(f"{bounds.model.nunique()} models: ours from {digits_lo(100 * worst, 1)}%, the paper's best {digits_lo(100 * cubic, 1)}%")
         return plots.Picture(figure, "Scatter of certified share against length over all Max-of-4 models. " + "; ".join(words) + ".")
 
 
@@ -229,16 +227,12 @@ def larger() -> pd.DataFrame:
     """Longer sequences and larger vocabularies: certified share, accuracy, and the number of inputs."""
     rows = []
     for collection, strategy in LARGER.items():
-        results = zoo.results(collection)
-        at, models = results["strategies"].index(strategy), results["models"]
-        sizes = mp.load(models[0]["name"]).sizes
-        total = sizes["d_vocab"] ** sizes["n_ctx"]
-        bound = [row["correct"][at] / total for row in models]
-        truth = [a["correct"] / a["total"] if "correct" in (a := row["accuracy"]) else a["right"] / a["sampled"] for row in models]
-        rows.append({"models": collection, "inputs": f"{sizes['d_vocab']}^{sizes['n_ctx']}", "number": len(models),
-                     "certified, mean": digits_lo(100 * mean(bound), 2) + "%", "accuracy, mean": f"{100 * mean(truth):.2f}%",
-                     "largest gap": f"{100 * max(t - b for t, b in zip(truth, bound)):.2f} points",
-                     "operations, median": short(median(row["flops"][at] for row in models)),
+        bounds, sizes = tables.shipped(collection), mp.load(f"{collection}/0").sizes
+        mine = bounds[bounds.strategy == strategy]
+        rows.append({"models": collection, "inputs": f"{sizes['d_vocab']}^{sizes['n_ctx']}", "number": len(mine),
+                     "certified, mean": digits_lo(100 * mean(mine.accuracy_lower_bound), 2) + "%", "accuracy, mean": f"{100 * mean(mine.truth):.2f}%",
+                     "largest gap": f"{100 * max(mine.truth - mine.accuracy_lower_bound):.2f} points",
+                     "operations, median": short(median(mine.flops)),
                      "seconds, median": f"{median(row['seconds'][at] for row in models):.2g}"})
     return pd.DataFrame(rows).set_index("models")
 

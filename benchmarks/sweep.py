@@ -1,0 +1,142 @@
+"""The tables of bounds that ship: every strategy of moderate cost on every model of every collection.
+
+    python benchmarks/sweep.py [COLLECTION ...]       # about an hour on two cores; resumes where it stopped
+
+Writes to mechproof/data/results: <collection>.parquet, the advice of 50 rows drawn from all of them (sample.safetensors), the data card
+(README.md), the ratios of singular values that a figure of chapter one needs, and, if all of Max-of-4 was made anew, how long that took
+against the plain forward pass (sweep.json).
+"""
+
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from functools import partial
+from statistics import median
+
+import torch
+from notes import RESULTS, publish
+from speed import MODEL, best_of_three, plain_forward
+from tqdm import tqdm
+
+import mechproof as mp
+from mechproof import sweep, tables, zoo
+from mechproof.max_of_k.paths import paths_of
+
+LONG, WIDE = "separable:groups=12,buckets=12", "separable:groups=24,buckets=16"
+BESIDES = {"max-of-5": LONG, "max-of-10": LONG, "max-of-20": LONG, "max-of-10-v128": WIDE, "max-of-4-v128": WIDE, "max-of-4-v256": WIDE}
+SAMPLE, SEED = 50, 0
+TIMED = "max-of-4"
+
+
+def collections() -> list[str]:
+    """Every collection that ships, the timed one first."""
+    return sorted({entry["collection"] for entry in zoo.models()}, key=lambda name: (name != TIMED, name))
+
+
+def make(collection: str) -> tuple[list[tables.Row], float]:
+    """The rows that the table of one collection lacked, and how long it took."""
+    start = time.perf_counter()
+    wanted = sweep.tasks(sweep.members(collection), ["all", BESIDES[collection]] if collection in BESIDES else ["all"])
+    path, progress = RESULTS / f"{collection}.parquet", partial(tqdm, desc=collection, unit="proof")
+    made = sweep.sweep(wanted, path, partial(sweep.locally, workers=os.cpu_count()), progress)
+    seconds, rows = time.perf_counter() - start, tables.read(path)
+    if any(row["version"] != mp.__version__ for row in rows):
+        tables.write(path, [row for row in rows if row["version"] == mp.__version__])
+    return made, seconds
+
+
+def timed() -> None:
+    """Time of a whole sweep, of asking for it again, and of a row, against the plain forward pass of one model on one thread."""
+    (rows, wall), (none, again) = make(TIMED), make(TIMED)
+    if none or len({row["model"] for row in rows}) < len(sweep.members(TIMED)):
+        return                                              # resumed: the time says nothing
+    torch.set_num_threads(1)
+    plain = best_of_three(plain_forward, mp.load(MODEL))
+    spent = [row["seconds"] + row["search_seconds"] for row in rows]
+    publish("sweep", {"rows": len(rows), "workers": os.cpu_count(), "wall_seconds": wall, "plain_forward_seconds": plain,
+                      "plain_over_median_row": plain / median(spent), "plain_over_longest_row": plain / max(spent),
+                      "wall_over_plain": wall / plain, "whole_over_again": wall / again})
+
+
+def ratios() -> dict[str, float]:
+    """sigma_1 / sigma_2 of the table of scores, by model of Max-of-4."""
+    found = {}
+    for name in sweep.members(TIMED):
+        sigma = torch.linalg.svdvals(paths_of(mp.load(name)).A.mid)
+        found[name] = float(sigma[0] / sigma[1].clamp_min(1e-300))
+    return found
+
+
+def sample() -> None:
+    """The advice of some rows, drawn with the same weight from each collection; as small a kind of number as holds it."""
+    every, draw = {name: tables.read(RESULTS / f"{name}.parquet") for name in sorted(collections())}, random.Random(SEED)
+    rows, tensors = [draw.choice(every[draw.choice(list(every))]) for _ in range(SAMPLE)], {}
+    for i, row in enumerate(rows):
+        model = mp.load(row["model"])
+        for name, tensor in mp.search(model, row["strategy"]).items():
+            small = next((kind for kind in (torch.uint8, torch.int16, torch.int32) if not tensor.is_floating_point()
+                          and bool((tensor.to(kind).to(tensor.dtype) == tensor).all())), tensor.dtype)
+            tensors[f"{i}/{name}"] = tensor.to(small, copy=True).contiguous()          # no memory shared between entries
+        advice = {name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{i}/")}
+        assert mp.check(model, row["strategy"], advice).correct == row["correct"], row
+    names = [[row["model"], row["strategy"]] for row in rows]
+    zoo.save_atomically(RESULTS / "sample.safetensors", tensors, {"rows": json.dumps(names), "seed": str(SEED)})
+
+
+CARD = """# Bounds on every shipped model
+
+One table a collection (Parquet, zstd), one row a model and a strategy. Made by `python benchmarks/sweep.py`, which is
+`python -m mechproof sweep COLLECTION --strategies all` for each collection, one more setting of the separable proof where sequences are long or
+vocabularies large, and this card. `all` means the listed strategies predicted to cost at most 2e10 operations.
+
+| column | unit | meaning |
+|---|---|---|
+| model | | shipped name, collection/seed |
+| sha256 | | hash of the model's tensors |
+| strategy | | full id, with every parameter that is not at its default |
+| version | | of the library that made the row |
+| accuracy_lower_bound | share | the largest float that is at most correct / total |
+| correct, total | inputs | certified right, of how many; decimals, exact (64^20 is beyond 64 bits) |
+| flops | operations | what the check did, by the rules of `mechproof/cost.py` |
+| unexplained_dimensions | numbers | the paper's estimate; empty where it gives no formula |
+| failure_probability | | over the coins of the check; 0 for a check that draws none |
+| advice_bytes | bytes | of the advice, as 64-bit numbers |
+| seconds, search_seconds | s | of check and search on one thread of the machine below; the only columns that differ from run to run |
+| right, tried | inputs | the truth, by trying: right of how many tried. All inputs where tried = total, else a uniform sample |
+| error | | why a row could not be made; empty here |
+
+`sample.safetensors` holds the advice of {sample} rows, drawn by Python's `random.Random({seed})`, for whoever wants to check without
+searching. The tests hold every bound against the truth columns (or the upper end of their interval at 1 - 1e-6) and make those {sample} rows
+again.
+
+| file | models | rows | sha256 of the file |
+|---|---|---|---|
+{files}
+
+Licence: MIT, as the library. Machine: {machine}.
+"""
+
+
+def card() -> None:
+    """The data card, with the hash of each table."""
+    files = []
+    for name in sorted(collections()):
+        path = RESULTS / f"{name}.parquet"
+        rows = tables.read(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append(f"| {path.name} | {len({row['model'] for row in rows})} | {len(rows)} | `{digest}` |")
+    machine = f"{os.cpu_count()} cores, {os.uname().machine}, torch {torch.__version__}"
+    with zoo.whole(RESULTS / "README.md") as part:
+        part.write_text(CARD.format(sample=SAMPLE, seed=SEED, files="\n".join(files), machine=machine))
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or collections():
+        timed() if chosen == TIMED else make(chosen)
+    if not sys.argv[1:]:
+        publish("singular_ratios", ratios())
+        sample()
+        card()
