@@ -39,8 +39,9 @@ def page(browser):
     page.close()
 
 
-PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "pizza_quadrature", "noise_limits", "references")
-EXPLORERS = {"index": 1, "max_of_k": 6, "past_the_paper": 3, "pizza_quadrature": 8, "noise_limits": 10}       # chapter: how many at least
+PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "pizza_quadrature", "noise_limits", "reproduction",
+         "references")
+EXPLORERS = {"index": 1, "max_of_k": 6, "past_the_paper": 3, "pizza_quadrature": 8, "noise_limits": 10, "reproduction": 3}     # at least
 
 
 def open_chapter(page, name: str = "max_of_k") -> None:
