@@ -2,13 +2,13 @@
 
     python benchmarks/sweep.py [COLLECTION ...]       # about an hour on two cores; resumes where it stopped
 
-Writes to mechproof/data/results: <collection>.parquet, the advice of 50 rows drawn from all of them (sample.safetensors), the data card
+Writes to mechproof/data/results: <collection>.parquet, the advice of 50 rows drawn from all of them (sample.*), the data card
 (README.md), the ratios of singular values that a figure of chapter one needs, and, if all of Max-of-4 was made anew, how long that took
 against the plain forward pass (sweep.json).
 """
 
+import gzip
 import hashlib
-import json
 import os
 import random
 import sys
@@ -18,6 +18,7 @@ from statistics import median
 
 import torch
 from notes import RESULTS, publish
+from safetensors.torch import save
 from speed import MODEL, best_of_three, plain_forward
 from tqdm import tqdm
 
@@ -82,8 +83,9 @@ def sample() -> None:
             tensors[f"{i}/{name}"] = tensor.to(small, copy=True).contiguous()          # no memory shared between entries
         advice = {name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{i}/")}
         assert mp.check(model, row["strategy"], advice).correct == row["correct"], row
-    names = [[row["model"], row["strategy"]] for row in rows]
-    zoo.save_atomically(RESULTS / "sample.safetensors", tensors, {"rows": json.dumps(names), "seed": str(SEED)})
+    with zoo.whole(RESULTS / "sample.safetensors.gz") as part:
+        part.write_bytes(gzip.compress(save(tensors), mtime=0))
+    publish("sample", {"seed": SEED, "rows": [[row["model"], row["strategy"]] for row in rows]})
 
 
 CARD = """# Bounds on every shipped model
@@ -108,9 +110,9 @@ vocabularies large, and this card. `all` means the listed strategies predicted t
 | right, tried | inputs | the truth, by trying: right of how many tried. All inputs where tried = total, else a uniform sample |
 | error | | why a row could not be made; empty here |
 
-`sample.safetensors` holds the advice of {sample} rows, drawn by Python's `random.Random({seed})`, for whoever wants to check without
-searching. The tests hold every bound against the truth columns (or the upper end of their interval at 1 - 1e-6) and make those {sample} rows
-again.
+`sample.json` names {sample} rows, drawn by Python's `random.Random({seed})`, and `sample.safetensors.gz` holds their advice, for whoever
+wants to check without searching. The tests hold every bound against the truth columns (or the upper end of their interval at 1 - 1e-6) and
+make those {sample} rows again.
 
 | file | models | rows | sha256 of the file |
 |---|---|---|---|

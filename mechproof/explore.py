@@ -1,7 +1,7 @@
 """One call, two faces: live widgets in a notebook, a self-contained element on a page.
 
 Problem: sliders made for a kernel do nothing on a static page.  Idea: draw every setting once, keep the frames
-as indices into a table of distinct SVG lines inside one `text/html` output, and let forty lines of script swap
+as runs of a table of distinct SVG lines inside one `text/html` output, and let forty lines of script swap
 the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets (live.py).
 On a site the address carries the setting of the control that was moved last, `#tradeoff?strategy=cubic&rank=1`.
 
@@ -19,7 +19,7 @@ import html
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -61,7 +61,9 @@ SCRIPT = """
       const out = c.parentElement.querySelector("output");
       if (out) out.textContent = label;
     });
-    const svg = frames.frames[state.frame].map((i) => frames.lines[i]).join("\\n");
+    const runs = frames.frames[state.frame], lines = [];
+    for (let i = 0; i < runs.length; i += 2) lines.push(...frames.lines.slice(runs[i], runs[i] + runs[i + 1]));
+    const svg = lines.join("\\n");
     image.src = "data:image/svg+xml," + encodeURIComponent(svg);
     image.alt = state.alt;
     root.querySelector("[data-headline]").textContent = state.headline;
@@ -156,7 +158,7 @@ class Explorer:
         states, first = [], None
         for setting in settings:
             svg, headline, alt = self.frame(**setting)
-            packed = tuple(lines.setdefault(line, len(lines)) for line in svg.splitlines())
+            packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
             idle = [i for i, name in enumerate(self.controls) if name in self.idle(**setting)]
             states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline, "alt": alt, "idle": idle})
             if setting == dict(self.start):
@@ -186,6 +188,17 @@ class Explorer:
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
+
+
+def _runs(numbers: Iterable[int]) -> tuple[int, ...]:
+    """Whole numbers as runs of neighbours: first and length, first and length, ..."""
+    runs: list[int] = []
+    for n in numbers:
+        if runs and n == runs[-2] + runs[-1]:
+            runs[-1] += 1
+        else:
+            runs += [n, 1]
+    return tuple(runs)
 
 
 def _json(value) -> str:

@@ -30,7 +30,7 @@ PIZZA = {"the paper's closed form": ["paper"], "moments": ["moments"], "moments,
 THEIR_CODE = {"cubic": (".955", "3.5e7"), "subcubic": (".712", "3.8e6"), "subcubic, without mean+diff": (".511", "3.7e6"),
               "low-rank QK": (".680", "2.8e6"), "low-rank QK, svd only": (".564", "4.7e6"), "low-rank EU": (".659", "2.3e6"),
               "low-rank QK and EU": (".636", "2.5e6"), "quadratic QK": (".321", "2.2e6"), "quadratic QK and EU": (".292", "2.0e6")}
-LOW, HIGH = 7e5, 2e10                                       # operations that the figures show
+LOW, HIGH = 7e5, 4e10                                       # operations that the figures show
 
 table_of = lru_cache(maxsize=None)(tables.shipped)
 
@@ -77,7 +77,7 @@ def additions(models: str, proof: str) -> Explorer:
         return _points(figure, models, proof, PIZZA[proof])
 
     return explore(draw, {"models": models, "proof": proof}, height=3.9, models=collections("pizza"), proof=list(PIZZA),
-                   hint="Compare moments with arcs of the wheel at p = 113, then go to p = 31: there nothing is gained.")
+                   hint="Compare moments with arcs of the wheel at p = 113. Then go to p = 31: how many operations do arcs save there?")
 
 
 def _points(figure, models: str, proof: str, ids: Sequence[str]) -> tuple[str, str]:
@@ -91,10 +91,10 @@ def _points(figure, models: str, proof: str, ids: Sequence[str]) -> tuple[str, s
     axes.set_ylim(-0.06, 1.0005)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99, 0.999]))
     plots.percent_axis(axes.yaxis, "inputs certified (cube root of the rest)")
-    axes.scatter(middle.flops, middle.accuracy_lower_bound, s=14, color=plots.PALE, linewidths=0)
+    plots.dots(axes, middle.flops, middle.accuracy_lower_bound, 14, plots.PALE)
     accuracies = bounds.drop_duplicates("model").truth
     axes.plot([0.75 * HIGH] * len(accuracies), accuracies, "_", color=plots.TRUTH, markersize=14, markeredgewidth=0.7)
-    axes.annotate("black: accuracy of each", (1, 1), (0, 4), xycoords="axes fraction", ha="right", textcoords="offset points", fontsize=8.5)
+    axes.annotate("black: accuracy of each", (1, 0), (-4, 4), xycoords="axes fraction", ha="right", textcoords="offset points", fontsize=8.5)
     words = _chosen(axes, mine) if len(mine) else "not run: predicted to cost more than 2e10 operations"
     known = _theirs(axes, proof) if models == "max-of-4" and proof in THEIR_CODE else ""
     axes.set_title(f"{proof[0].upper()}{proof[1:]}: {_distance(mine)}")
@@ -104,7 +104,7 @@ def _points(figure, models: str, proof: str, ids: Sequence[str]) -> tuple[str, s
 def _chosen(axes, mine: pd.DataFrame) -> str:
     """The chosen proofs as points, with their mean and a band that holds four fifths of them; what they come to in words."""
     shares = mine.accuracy_lower_bound
-    axes.scatter(mine.flops, shares, s=16, color=plots.QK, alpha=0.5, linewidths=0)
+    plots.dots(axes, mine.flops, shares, 16, plots.QK, 0.5)
     axes.axhspan(shares.quantile(0.1), shares.quantile(0.9), color=plots.QK, alpha=0.12, linewidth=0)
     axes.plot([mine.flops.median()], [shares.mean()], "D", color=plots.CHOICE, markersize=9, markeredgecolor="black")
     number = f"{len(mine)} models" if len(mine) > 1 else "1 model"
@@ -193,12 +193,13 @@ def theirs_and_ours() -> plots.Picture:
 
 def dimensions(start: str) -> Explorer:
     """Unexplained dimensions against length and bound, every one of the paper's strategies by its mean over a collection's models."""
-    kinds = {"exact scores": (plots.QK, "o"), "low-rank scores": (plots.EU, "s"), "quadratic": (plots.OV, "^"), "cubic": (plots.TRUTH, "D")}
+    kinds = {"scores exact": (plots.QK, "o"), "rest exact": ("#56B4E9", "v"), "rest bounded": (plots.EU, "s"), "quadratic": (plots.OV, "^"),
+             "cubic": (plots.TRUTH, "D")}
 
     def kind_of(id: str) -> str:
-        if id == "cubic":
-            return id
-        return "quadratic" if "recursive" in id else "exact scores" if "exact" in id.partition("attn-err")[2] else "low-rank scores"
+        error = id.partition("attn-err-")[2]
+        named = {"exact-EQKE+max-diff-exact": "scores exact", "max-diff-exact": "rest exact", "": "cubic"}
+        return named.get(error, "quadratic" if "recursive" in error else "rest bounded")
 
     def draw(figure, models: str):
         bounds = table_of(models)
@@ -228,7 +229,7 @@ def dimensions(start: str) -> Explorer:
         return head, f"Two scatter plots of the paper's strategies for {models}, unexplained dimensions against length and bound. {head}."
 
     return explore(draw, {"models": start}, height=3.7, models=collections("max_of_k"),
-                   hint="The clouds are ways to know the scores. Make the vocabulary larger: the hundred draw away from the cubic proof, not apart.")
+                   hint="What does the estimate tell apart? Make the vocabulary larger: the hundred draw away from the cubic proof.")
 
 
 def under_truth() -> pd.DataFrame:

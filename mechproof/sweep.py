@@ -56,7 +56,8 @@ class Task:
                 bound = proving.prove(model, self.strategy)
         except Exception as error:
             return self.failed(f"{type(error).__name__}: {error}")
-        return self.row(**bound.as_dict() | {"sha256": model.sha256} | truth(model))
+        rounded = {name: round(getattr(bound, name), 4) for name in ("seconds", "search_seconds")}
+        return self.row(**bound.as_dict() | rounded | {"sha256": model.sha256} | truth(model))
 
     def row(self, **found) -> Row:
         return dict.fromkeys(KINDS) | {"model": self.model, "sha256": self.sha256, "strategy": self.strategy, "version": __version__} | found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import json
 from fractions import Fraction
 
 import pytest
-from safetensors.torch import load_file, safe_open
+from safetensors.torch import load
 
 import mechproof as mp
 from mechproof import proving, tables, zoo
@@ -65,8 +65,7 @@ def test_the_upper_end_of_a_sample_is_where_its_tail_is_that_thin():
     assert Fraction(999_500, 10**6) > tables.truth_hi({"right": 999_000, "tried": 10**6, "total": 64**20}) > Fraction(999_000, 10**6)
 
 
-with safe_open(RESULTS / "sample.safetensors", "pt") as file:
-    SAMPLE = json.loads(file.metadata()["rows"])
+SAMPLE, ADVICE = zoo.results("sample")["rows"], load(gzip.decompress((RESULTS / "sample.safetensors.gz").read_bytes()))
 
 
 @pytest.mark.slow
@@ -75,8 +74,8 @@ def test_a_sample_is_what_the_code_gives(i):
     """With the stored advice to the last input; with a search of one's own, whose last digits a machine may round otherwise, nearly."""
     name, strategy = SAMPLE[i]
     row = next(r for r in tables.read(RESULTS / f"{name.partition('/')[0]}.parquet") if r["model"] == name and r["strategy"] == strategy)
-    model, stored = mp.load(name), load_file(RESULTS / "sample.safetensors")
-    kept = mp.check(model, strategy, {key.partition("/")[2]: tensor for key, tensor in stored.items() if key.startswith(f"{i}/")})
+    model = mp.load(name)
+    kept = mp.check(model, strategy, {key.partition("/")[2]: tensor for key, tensor in ADVICE.items() if key.startswith(f"{i}/")})
     assert (kept.correct, kept.total, kept.unexplained_dimensions) == (row["correct"], row["total"], row["unexplained_dimensions"])
     if strategy != "monte_carlo":                                       # whose coins differ, and with them a few operations
         assert kept.flops == pytest.approx(row["flops"], rel=1e-3)

@@ -73,7 +73,7 @@ class Survey:
 
 def _frontier_axes(axes, survey: Survey) -> None:
     points = survey.everything()
-    axes.scatter([b.flops for b in points], [b.accuracy_lower_bound for b in points], s=22, color=plots.PALE, linewidths=0)
+    plots.dots(axes, [b.flops for b in points], [b.accuracy_lower_bound for b in points], 22, plots.PALE)
     axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
     axes.set_ylim(-0.03, 1.09)
     plots.percent_axis(axes.yaxis, "inputs certified")
@@ -120,7 +120,7 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
         chosen = survey.bound(skeleton_id(Skeleton(direct_path, attention, scores_by)))
         for i, (name, label) in enumerate((("accuracy_lower_bound", "inputs certified"), ("unexplained_dimensions", "unexplained dimensions"))):
             axes = figure.add_axes((0.1 + 0.5 * i, 0.16, 0.39, 0.68))
-            axes.scatter([b.flops for b in points], [getattr(b, name) for b in points], s=18, color=plots.PALE, linewidths=0)
+            plots.dots(axes, [b.flops for b in points], [getattr(b, name) for b in points], 18, plots.PALE)
             axes.plot([chosen.flops], [getattr(chosen, name)], "o", color=plots.CHOICE, markersize=11, markeredgecolor="black")
             plots.flops_axis(axes, min(b.flops for b in points) / 1.4, max(b.flops for b in points) * 1.5, "FLOP")
             if i:
@@ -265,7 +265,7 @@ def two_drops(bounds: pd.DataFrame) -> plots.Picture:
         for i, row in enumerate(rows):
             ordered = sorted(values[row])
             spread = [0.5 * (j / len(ordered) - 0.5) for j in range(len(ordered))]
-            axes.scatter([i + s for s in spread], ordered, s=9, color=plots.PALE, linewidths=0)
+            plots.dots(axes, [i + s for s in spread], ordered, 9, plots.PALE)
             axes.plot([i - 0.3, i + 0.3], [mid[row]] * 2, color=plots.QK, linewidth=3)
             axes.annotate(f"{100 * mid[row]:.1f}%", (i, mid[row]), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
         axes.set_xticks(range(len(rows)), [row.replace(" and ", "\nand ").replace("-rank ", "-rank\n", 1) for row in rows], fontsize=8.5)
@@ -286,7 +286,7 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         found = best_of(bounds, [named[strategy]])
         ratio, of_truth = [ratios[name] for name in found.index], (found / truth[found.index]).tolist()
-        axes.scatter(ratio, of_truth, s=16, color=plots.QK, alpha=0.55, linewidths=0)
+        plots.dots(axes, ratio, of_truth, 16, plots.QK, 0.55)
         axes.set_xscale("log")
         plots.log_ticks(axes, lambda x, _: f"{x:g}")
         axes.set_ylim(0, 1.05)

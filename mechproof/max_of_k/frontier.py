@@ -79,7 +79,7 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
         axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
-        axes.scatter([b.flops for b in papers], [missing(b) for b in papers], s=20, color=plots.PALE, linewidths=0)
+        plots.dots(axes, [b.flops for b in papers], [missing(b) for b in papers], 20, plots.PALE)
         axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
         for id, bound in zip(proofs.ids, ours):
             axes.plot(bound.flops, missing(bound), "D", color=colour(id), markersize=6, alpha=0.75)
@@ -119,7 +119,7 @@ def resolution(model: Model) -> Explorer:
         plots.flops_axis(axes, min(flops) / 1.2, max(flops) * 1.2)
         missing_axis(axes, truth / 2)
         axes.set_ylim(max(map(missing, bounds.values())) * 1.5, truth / 2)
-        axes.scatter(flops, [missing(b) for b in bounds.values()], s=18, color=plots.PALE, linewidths=0)
+        plots.dots(axes, flops, [missing(b) for b in bounds.values()], 18, plots.PALE)
         line = [bounds[g, buckets, queries] for g in sorted({g for g, _, _ in bounds})]
         axes.plot([b.flops for b in line], [missing(b) for b in line], color=plots.OV, linewidth=1.2, marker=".")
         axes.plot(chosen.flops, missing(chosen), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
@@ -207,7 +207,7 @@ def every_model(bounds: pd.DataFrame) -> plots.Picture:
             mine = bounds[bounds.strategy == id]
             x, y = mine.flops, (1 - mine.accuracy_lower_bound).clip(lower=1e-5)
             c = plots.NOISE if id == "cubic" else colour(id)
-            axes.scatter(x, y, s=5, color=c, alpha=0.25, linewidths=0)
+            plots.dots(axes, x, y, 5, c, 0.25)
             axes.plot(median(x), median(y), "D", color=c, markersize=8, markeredgecolor="white")
             side = {"monte_carlo": (-8, 4, "right"), "compact-gram": (4, -14, "right")}.get(id, (7, 3, "left"))
             axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), side[:2], ha=side[2], textcoords="offset points", fontsize=8.5)
@@ -233,7 +233,7 @@ def larger() -> pd.DataFrame:
                      "certified, mean": digits_lo(100 * mean(mine.accuracy_lower_bound), 2) + "%", "accuracy, mean": f"{100 * mean(mine.truth):.2f}%",
                      "largest gap": f"{100 * max(mine.truth - mine.accuracy_lower_bound):.2f} points",
                      "operations, median": short(median(mine.flops)),
-                     "seconds, median": f"{median(row['seconds'][at] for row in models):.2g}"})
+                     "seconds, median": f"{median(mine.seconds):.2g}"})
     return pd.DataFrame(rows).set_index("models")
 
 

@@ -78,7 +78,7 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
         plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
         missing_axis(axes, survey.truth / 2)
-        axes.scatter(*zip(*points.values()), s=18, color=plots.PALE, linewidths=0)
+        plots.dots(axes, *zip(*points.values()), 18, plots.PALE)
         axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.plot(*zip(*(points[strategy, r] for r in survey.ranks)), color=plots.QK, linewidth=1.2, marker=".")
         axes.plot(*place(strategy, rank), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")

@@ -24,7 +24,7 @@ def _strips(axes, columns: Mapping[str, Sequence[float]], colour: str = plots.QK
     for i, (name, values) in enumerate(columns.items()):
         ordered = sorted(values)
         spread = [i + 0.6 * (j / max(len(ordered) - 1, 1) - 0.5) for j in range(len(ordered))]
-        axes.scatter(spread, ordered, s=8, color=plots.NOISE, alpha=0.5, linewidths=0)
+        plots.dots(axes, spread, ordered, 8, plots.NOISE, 0.5)
         mid[name] = median(ordered)
         axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=colour, linewidth=3)
         axes.annotate(f"{mid[name]:.1f}", (i, mid[name]), (0, 4), ha="center", **NOTE)
@@ -131,7 +131,7 @@ def looseness(results: Mapping) -> Explorer:
             found = [step["rungs"][rung] | {"looseness": step["rungs"][rung]["bound"] / step["mean"]} for step in steps]
             shares = [f["correct"] / row["total"] for f, row in zip(found, rows)]
             x, y = [f[against_what] for f in found], [max(1 - share, 1e-5) for share in shares]
-            axes.scatter(x, y, s=7, color=plots.NOISE, alpha=0.35, linewidths=0)
+            plots.dots(axes, x, y, 7, plots.NOISE, 0.35)
             axes.plot(median(x), median(y), "D", color=plots.QK, markersize=8, markeredgecolor="white")
             above = 5 + 10 * sum(word.endswith(" 0.0 percent") for word in words) if median(y) > 0.9 else 5 if i % 2 else -12
             axes.annotate(rung.replace("_", " "), (median(x), median(y)), (8, above), annotation_clip=False, **NOTE)
