@@ -191,16 +191,19 @@ def theirs_and_ours() -> plots.Picture:
                                  f"the same in {int((y == x).sum())}, less in {int((y < x).sum())}{': ' + less if less else ''}.")
 
 
+SCORES = {"scores exact": (plots.QK, "o"), "rest exact": ("#56B4E9", "v"), "rest bounded": (plots.EU, "s"), "quadratic": (plots.OV, "^"),
+          "cubic": (plots.TRUTH, "D")}
+
+
+def _scores(id: str) -> str:
+    """How one of the paper's strategies knows the scores: a key of SCORES."""
+    error = id.partition("attn-err-")[2]
+    named = {"exact-EQKE+max-diff-exact": "scores exact", "max-diff-exact": "rest exact", "": "cubic"}
+    return named.get(error, "quadratic" if "recursive" in error else "rest bounded")
+
+
 def dimensions(start: str) -> Explorer:
     """Unexplained dimensions against length and bound, every one of the paper's strategies by its mean over a collection's models."""
-    kinds = {"scores exact": (plots.QK, "o"), "rest exact": ("#56B4E9", "v"), "rest bounded": (plots.EU, "s"), "quadratic": (plots.OV, "^"),
-             "cubic": (plots.TRUTH, "D")}
-
-    def kind_of(id: str) -> str:
-        error = id.partition("attn-err-")[2]
-        named = {"exact-EQKE+max-diff-exact": "scores exact", "max-diff-exact": "rest exact", "": "cubic"}
-        return named.get(error, "quadratic" if "recursive" in error else "rest bounded")
-
     def draw(figure, models: str):
         bounds = table_of(models)
         papers = bounds[bounds.strategy.str.match("EUPU|cubic")].assign(dimensions=lambda table: table.unexplained_dimensions.astype(float))
@@ -209,8 +212,8 @@ def dimensions(start: str) -> Explorer:
         hundred, rho = means.drop("cubic").rank(), {}
         for i, (name, label) in enumerate({"flops": "length (cubic proof: 1)", "accuracy_lower_bound": "inputs certified"}.items()):
             axes = figure.add_axes((0.1 + 0.5 * i, 0.16, 0.39, 0.7))
-            for kind, (colour, marker) in kinds.items():
-                at = means[means.index.map(kind_of) == kind]
+            for kind, (colour, marker) in SCORES.items():
+                at = means[means.index.map(_scores) == kind]
                 axes.plot(at.dimensions, at[name], marker, color=colour, alpha=0.65, linestyle="", label=kind)
             axes.set_xscale("log")
             axes.set_xlim(0.25, 1.3)
@@ -218,14 +221,15 @@ def dimensions(start: str) -> Explorer:
             axes.set_xlabel("unexplained dimensions (cubic proof: 1)")
             axes.set_ylabel(label)
             rho[name] = hundred.dimensions.corr(hundred[name])
-            axes.set_title(f"rank correlation {rho[name]:+.2f}", fontsize=10)
         figure.axes[0].set_yscale("log")
         figure.axes[0].set_ylim(0.012, 2)
         figure.axes[0].yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         figure.axes[0].legend(frameon=False, loc="upper left")
         plots.percent_axis(figure.axes[1].yaxis, "inputs certified")
         figure.axes[1].set_ylim(-0.03, 1.03)
-        head = f"Among the hundred: {rho['flops']:+.2f} with length, {rho['accuracy_lower_bound']:+.2f} with the bound"
+        order = "tend to be longer" if rho["flops"] < -0.1 else "tend to be shorter" if rho["flops"] > 0.1 else "are as long as others"
+        figure.axes[0].set_title(f"Of the hundred, those with fewer dimensions {order}")
+        head = f"rank correlation among the hundred: {rho['flops']:+.2f} with length, {rho['accuracy_lower_bound']:+.2f} with the bound"
         return head, f"Two scatter plots of the paper's strategies for {models}, unexplained dimensions against length and bound. {head}."
 
     return explore(draw, {"models": start}, height=3.7, models=collections("max_of_k"),
