@@ -164,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(train, "train one model by the recipe", "collection")
     sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("-o", "--output", required=True)
-    sub = command(sweep, "every strategy on every model of a collection, as a table; resumes where it stopped", "collection")
+    sub = command(sweep, "every strategy on every model of a shipped collection, or of a folder, as a table; resumes where it stopped", "collection")
     sub.add_argument("--seeds", help="like 0-150 or 0,3,7; all when left out")
     sub.add_argument("--strategies", nargs="+", default=["all"], metavar="ID", help="ids, or `all` (the default)")
     sub.add_argument("-o", "--output", required=True, help="a .parquet file")
