@@ -17,7 +17,7 @@ from functools import partial
 from statistics import median
 
 import torch
-from notes import RESULTS, publish
+from notes import RESULTS, provenance, publish
 from safetensors.torch import save
 from speed import MODEL, best_of_three, plain_forward
 from tqdm import tqdm
@@ -50,16 +50,19 @@ def make(collection: str) -> tuple[list[tables.Row], float]:
 
 
 def timed() -> None:
-    """Time of a whole sweep, of asking for it again, and of a row, against the plain forward pass of one model on one thread."""
-    (rows, wall), (none, again) = make(TIMED), make(TIMED)
-    if none or len({row["model"] for row in rows}) < len(sweep.members(TIMED)):
-        return                                              # resumed: the time says nothing
+    """Time of a whole sweep and of a row against the plain forward pass of one model on one thread; and of asking for it again."""
+    (rows, wall), (_, again) = make(TIMED), make(TIMED)
+    found = against_plain(rows, wall) if {row["model"] for row in rows} == set(sweep.members(TIMED)) else zoo.results("sweep")
+    publish("sweep", found | {"again_seconds": again, "whole_over_again": found["wall_seconds"] / again})
+
+
+def against_plain(rows: list[tables.Row], wall: float) -> dict:
+    """What a sweep that was made whole says of time; after a resumed one the last such note stands."""
     torch.set_num_threads(1)
     plain = best_of_three(plain_forward, mp.load(MODEL))
     spent = [row["seconds"] + row["search_seconds"] for row in rows]
-    publish("sweep", {"rows": len(rows), "workers": os.cpu_count(), "wall_seconds": wall, "plain_forward_seconds": plain,
-                      "plain_over_median_row": plain / median(spent), "plain_over_longest_row": plain / max(spent),
-                      "wall_over_plain": wall / plain, "whole_over_again": wall / again})
+    return {**provenance(), "rows": len(rows), "workers": os.cpu_count(), "wall_seconds": wall, "plain_forward_seconds": plain,
+            "plain_over_median_row": plain / median(spent), "plain_over_longest_row": plain / max(spent), "wall_over_plain": wall / plain}
 
 
 def ratios() -> dict[str, float]:

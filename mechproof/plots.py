@@ -18,6 +18,7 @@ STYLE = str(Path(__file__).with_name("mechproof.mplstyle"))
 # Okabe and Ito's palette, one meaning each throughout the book
 QK, OV, EU, NOISE, TRUTH, CHOICE = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#000000", "#CC79A7"
 PALE = "#c9c9c9"
+MARKS = re.compile(r'( *<use [^>]*?)( style="[^"]*")/>\n(?: *<use [^>]*?\2/>\n)+')          # of one style, in a row
 UNESCAPED = " =:/;,()-_.~!*@$+'"           # what an SVG in a data address need not escape
 
 
@@ -41,9 +42,6 @@ def svg(figure: Figure) -> str:
     text = buffer.getvalue()
     coarse = lambda tag: re.sub(r"(\.\d{3})\d+", r"\1", tag.group())     # coordinates only: words keep their digits
     return MARKS.sub(_once, re.sub(r"<[^>]+>", coarse, text[text.index("<svg") :]))
-
-
-MARKS = re.compile(r'( *<use [^>]*?)( style="[^"]*")/>\n(?: *<use [^>]*?\2/>\n)+')
 
 
 def _once(marks: re.Match) -> str:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from mechproof import explore as module
+from mechproof import plots
 from mechproof.explore import explore
 from mechproof.family import InputError
 
@@ -36,6 +37,33 @@ def test_the_element_holds_every_setting():
     assert len(frames["frames"]) <= 5            # equal pictures are stored once
     assert html.count("aria-valuetext=") == 1 and 'aria-valuetext="2"' in html           # a menu says its own
     assert 'alt="One bar of height 2"' in html and "high &amp; mighty" in html and html.count("data-explorer") == 1
+
+
+def test_the_page_puts_together_what_was_drawn():
+    """Every frame, unpacked as the script does it, is the drawing of its setting, line for line."""
+    explorer = toy()
+    html = explorer.html()
+    settings, stored = payload(html, "data-alts")["settings"], payload(html, "data-frames")
+    for setting, state in zip(explorer.settings(), settings):
+        runs = stored["frames"][state["frame"]]
+        lines = [line for at in range(0, len(runs), 2) for line in stored["lines"][runs[at] : runs[at] + runs[at + 1]]]
+        assert lines == explorer.frame(**setting)[0].splitlines()
+
+
+def test_marks_that_say_their_style_once_are_the_same_marks(monkeypatch):
+    """Give every mark its group's style back, and the drawing is matplotlib's."""
+    def drawn() -> str:
+        figure = plots.new_figure()
+        axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+        for size, colour, alpha in ((9, plots.QK, 1), (16, plots.OV, 0.5)):
+            plots.dots(axes, range(5), range(5), size, colour, alpha)
+        return plots.svg(figure)
+
+    once = drawn()
+    monkeypatch.setattr(plots, "MARKS", re.compile("(?!)"))
+    each = drawn()
+    back = re.sub(r'<g( style="[^"]*")>\n((?: *<use [^>]*/>\n)+)</g>\n', lambda g: g[2].replace("/>", f"{g[1]}/>"), once)
+    assert back == each and len(once) < len(each) and once.count("<use") == each.count("<use")
 
 
 def test_idle_controls_are_those_without_effect():
