@@ -58,7 +58,7 @@ def presses(page: Page, scope: str, handle) -> float:
     page.evaluate(WATCH, scope)
     handle.focus()
     for i in range(PRESSES):
-        page.keyboard.press("ArrowRight" if i % 2 else "ArrowLeft")
+        page.keyboard.press("ArrowUp" if i % 2 else "ArrowDown")          # sliders and menus alike
         page.wait_for_function("n => window.taken.length > n", arg=i, timeout=20_000)
         page.wait_for_timeout(120)
     return median(page.evaluate("window.taken"))
@@ -71,7 +71,8 @@ def on_the_page(page: Page, address: str) -> dict:
         page.goto(f"{address}/book/{name}.html")
         page.wait_for_load_state("load")
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        key = presses(page, "main", page.locator("[data-explorer] input[type=range]:enabled").first)
+        sliders, menus = page.locator("[data-explorer] input[type=range]:enabled"), page.locator("[data-explorer] select:enabled")
+        key = presses(page, "main", (sliders if sliders.count() else menus).first)
         text = (SITE / "book" / f"{name}.html").read_bytes()
         out[name] = {"first_paint_ms": round(paint), "key_ms": round(key, 1), "kB_gzipped": round(len(gzip.compress(text)) / 1000)}
     return out

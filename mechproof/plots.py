@@ -50,7 +50,7 @@ def _once(marks: re.Match) -> str:
 
 
 def dots(axes: Axes, x, y, size: float, color: str, alpha: float = 1) -> None:
-    """Points without an outline, of so many square points: what a scatter draws, in a third of the text."""
+    """Points without an outline, of so many square points: what a scatter draws, in less text."""
     axes.plot(x, y, "o", markersize=size**0.5, color=color, alpha=alpha, markeredgewidth=0, zorder=1)
 
 

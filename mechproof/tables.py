@@ -21,10 +21,10 @@ from flint import arb, ctx, fmpq
 from . import zoo
 from .family import InputError
 
-COUNTS = ("correct", "total", "unexplained_dimensions", "right", "tried")       # of any length: decimals, beyond 76 digits text
 KINDS = {"model": "string", "sha256": "string", "strategy": "string", "version": "string", "accuracy_lower_bound": "float64",
-         **dict.fromkeys(COUNTS[:2], "decimal"), "flops": "int64", "unexplained_dimensions": "decimal", "failure_probability": "float64",
-         "advice_bytes": "int64", "seconds": "float64", "search_seconds": "float64", **dict.fromkeys(COUNTS[3:], "decimal"), "error": "string"}
+         "correct": "decimal", "total": "decimal", "flops": "int64", "unexplained_dimensions": "decimal", "failure_probability": "float64",
+         "advice_bytes": "int64", "seconds": "float64", "search_seconds": "float64", "right": "decimal", "tried": "decimal", "error": "string"}
+COUNTS = [name for name, kind in KINDS.items() if kind == "decimal"]       # of any length: beyond 76 digits they are text
 LENGTHS = (38, 76, None)                                    # digits that a count may have, and the kind of column it takes
 
 Row = dict[str, object]
