@@ -40,10 +40,17 @@ def models(args) -> None:
     _print_table(zoo.models(), args.json, lambda row: f"{row['name']:24s} {accuracy(row)}")
 
 
+def model_of(args):
+    """The model that a command is about, and what its file leaves out."""
+    import mechproof as mp
+    said = {key: getattr(args, key) for key in ("normalization_type", "n_heads")}
+    return mp.load(args.model, **{key: value for key, value in said.items() if value is not None})
+
+
 def strategies(args) -> None:
     import mechproof as mp
     rows = [{"id": s.id, "label": s.label, "family": s.family, "cost": s.cost,
-             "parameters": {name: p.as_dict() for name, p in s.parameters.items()}} for s in mp.strategies(mp.load(args.model))]
+             "parameters": {name: p.as_dict() for name, p in s.parameters.items()}} for s in mp.strategies(model_of(args))]
     _print_table(rows, args.json, lambda row: f"{row['id']}  ({row['label']}; about {short(row['cost'], 'FLOP')})")
 
 
@@ -53,7 +60,7 @@ def prove(args) -> None:
     import mechproof as mp
 
     from .proving import moderate
-    model = mp.load(args.model)
+    model = model_of(args)
     if args.strategy != "all":
         bound = mp.prove(model, args.strategy, args.rank)
         return print(json.dumps(bound.as_dict(), indent=1) if args.json else f"{bound.model} · {bound.strategy}\n{bound}")
@@ -77,11 +84,9 @@ def output(args, suffix: str) -> Path:
 
 
 def certify(args) -> None:
-    import mechproof as mp
-
     from .certificate import certify
     path = output(args, ".json")
-    bound = certify(mp.load(args.model), args.strategy, path, args.rank)
+    bound = certify(model_of(args), args.strategy, path, args.rank)
     print(f"{path}: {bound}")
 
 
@@ -100,10 +105,8 @@ def verify(args) -> int:
 
 
 def edit(args) -> None:
-    import mechproof as mp
-
     from . import zoo
-    path, model = output(args, ".safetensors"), mp.load(args.model)
+    path, model = output(args, ".safetensors"), model_of(args)
     if args.kind not in model.family.edits:
         raise InputError(f"kind {args.kind!r} is no edit of {model.family.name} models; expected one of: {', '.join(model.family.edits) or 'none'}")
     zoo.save_atomically(path, *model.family.edits[args.kind](model))
@@ -115,8 +118,10 @@ def train(args) -> None:
 
     from . import zoo
     family, path = zoo.family_of_collection(args.collection), output(args, ".safetensors")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"seed {args.seed} is out of range; expected a whole number from 0 to {2**63 - 1}")
     tensors = family.train(family.collections[args.collection], args.seed, progress=partial(tqdm, disable=None, unit="step"))
-    zoo.save_atomically(path, tensors, {"collection": args.collection, "seed": str(args.seed), "recipe": json.dumps(family.recipe)})
+    zoo.save_atomically(path, tensors, family.answers | {"collection": args.collection, "seed": str(args.seed), "recipe": json.dumps(family.recipe)})
     print(f"{path}: {zoo.load(path).sha256}")
 
 
@@ -145,6 +150,9 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=function)
         for name in names:
             sub.add_argument(name)
+        if names == ("model",):
+            sub.add_argument("--normalization-type", metavar="TYPE", help="of a file that does not say it: none, or there is no proof")
+            sub.add_argument("--n-heads", metavar="N", help="of a file that does not say it: 1, or there is no proof")
         return sub
 
     command(models, "list the models that ship").add_argument("--json", action="store_true")
@@ -174,6 +182,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    sys.set_int_max_str_digits(0)                           # counts have as many digits as they need
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")            # a terminal without a middle dot gets a question mark
     try:
         args = parser().parse_args(argv)
         return args.run(args) or 0

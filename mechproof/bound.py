@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fractions import Fraction
 from math import floor, inf, isfinite, nextafter
+
+from .state import own_state
 
 
 def ratio_lo(correct: int, total: int) -> float:
@@ -49,10 +52,10 @@ def short(n: int | float, unit: str = "") -> str:
     """A count for people: 12 800, 35.1 M, 3.2 G, 8.5e23."""
     if n < 10**5:
         return f"{floor(n):,}".replace(",", " ") + (f" {unit}" if unit else "")
-    for power, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if n >= power:
-            return f"{n / power:.3g} {letter}{unit}" if n < 10**15 else f"{float(n):.2e} {unit}".rstrip()
-    raise AssertionError("unreachable")
+    for power, letter in ((10**3, "k"), (10**6, "M"), (10**9, "G"), (10**12, "T")):
+        if 2 * n < 1999 * power:                                         # rounds to 999 at most
+            return f"{n / power:.3g} {letter}{unit}"
+    return f"{Decimal(n):.2e} {unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Case:
     @property
     def margin_lo(self) -> float | None:
         """Certified lower bound on the right logit minus the best wrong one; None if no case applies."""
-        return self.margin()
+        with own_state():
+            return self.margin()
 
     def __repr__(self) -> str:
         margin = "" if self.margin_lo is None else f" · margin >= {digits_lo(self.margin_lo, 3)} logits"
@@ -109,7 +113,8 @@ class Bound:
 
     def why(self, tokens: Sequence[int]) -> Case:
         """By which case this input is certified and with which margin, or what keeps it out."""
-        return self.case(tokens)
+        with own_state():
+            return self.case(tokens)
 
     def as_dict(self) -> dict:
         """The JSON of a bound (keys as the command line prints them)."""
@@ -128,4 +133,4 @@ class Bound:
 
 def short_int(n: int) -> str:
     """An integer with spaces between thousands, in scientific notation from 10^15 on."""
-    return f"{n:,}".replace(",", " ") if n < 10**15 else f"{n:.2e}"
+    return f"{n:,}".replace(",", " ") if n < 10**15 else f"{Decimal(n):.2e}"

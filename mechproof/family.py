@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .state import InputError, own_state
+
 Advice = dict[str, Tensor]
 Parameters = dict[str, int]
 
@@ -29,18 +31,26 @@ ABSENT = "a part that this network does not have"
 BUFFERS = ("mask", "IGNORE", "train_pairs")                              # in files of weights, without effect
 
 
-class InputError(ValueError):
-    """Bad input, told in one line: the argument, its value, what would do."""
-
-
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained network as data: float32 tensors under their usual names, and where they came from."""
+    """A trained network as data: float32 tensors under their usual names, and where they came from.
+
+    The tensors are copied, and checked however the model is made.  Errors: InputError for a tensor that the family lacks or does not
+    know, of another shape or type, or with NaN or infinity.
+    """
 
     name: str
     family: Family
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if not isinstance(self.family, Family) or not isinstance(self.tensors, Mapping):
+            raise InputError(f"model {self.name!r} is made of a {type(self.family).__name__} and a {type(self.tensors).__name__}; "
+                             "mp.load takes the name or path of one")
+        with own_state():
+            object.__setattr__(self, "tensors", owned(self.family, self.tensors))
+            self.family.sizes(self.tensors, self.metadata)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -52,20 +62,46 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Hash of the tensors alone (name, shape, float32 little-endian bytes, in order of names)."""
+        """Hash of all that a bound depends on: tensors (name, shape, float32 little-endian bytes, in order of names), and what else the
+        family reads (`key value`, a line each)."""
         digest = hashlib.sha256()
         for name in sorted(self.tensors):
             tensor = self.tensors[name].contiguous()
             digest.update(f"{name} {list(tensor.shape)}\n".encode())
             digest.update(tensor.numpy().astype("<f4").tobytes())
+        for key in self.family.described:
+            digest.update(f"{key} {self.sizes[key]}\n".encode())
         return digest.hexdigest()
 
     def lineage(self, edit: str) -> dict[str, str]:
         """The metadata of a model that was made from this one."""
-        return {"edit": edit, "parent": self.name, "parent_sha256": self.sha256}
+        return self.family.answers | {"edit": edit, "parent": self.name, "parent_sha256": self.sha256}
 
     def __repr__(self) -> str:
         return f"Model({self.name}, {self.family.name}, {', '.join(f'{k}={v}' for k, v in self.sizes.items())})"
+
+
+def shown(name: str) -> str:
+    """A name out of a file, on one line."""
+    return name if name.isprintable() else repr(name)
+
+
+def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of a family's tensors in float32.  Errors: InputError, as for a Model."""
+    lacking, strange = set(family.tensors) - set(tensors), set(tensors) - {*family.tensors, *family.optional}
+    if lacking or strange:
+        raise InputError(f"tensors {', '.join(sorted(map(shown, lacking or strange)))} are {'lacking' if lacking else 'no part of this network'}; "
+                         f"{family.name} takes {', '.join(family.tensors)}")
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            raise InputError(f"tensor {key} is a {type(tensor).__name__}; expected a dense tensor")
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")
+    own = {key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for key, tensor in tensors.items()}
+    for key, tensor in own.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
+    return own
 
 
 @dataclass(frozen=True)
@@ -160,8 +196,17 @@ class Family:
     train: Callable[..., dict[str, Tensor]] | None           # None: made from other models
     recipe: Mapping[str, Any]
     collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
+    numbers: Callable[[Mapping[str, int]], int] = lambda sizes: 0         # about how many a proof holds at once
     optional: Sequence[str] = ()                             # tensors that a file may have besides
+    described: Sequence[str] = ()                            # sizes that the metadata say, since no tensor does
+    assumed: Mapping[str, str] = field(default_factory=dict)             # what else a network of this kind is, in the words of a file's metadata
+    asked: Sequence[str] = ()                                # of these, what a file must say, since its tensors might be those of another kind
     edits: Mapping[str, Callable[[Model], tuple[dict[str, Tensor], dict[str, str]]]] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Metadata that say what is asked of a file."""
+        return {key: self.assumed[key] for key in self.asked}
 
 
 @contextmanager

@@ -6,14 +6,16 @@ Reading the advice costs one operation a number.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
-
 from . import cost
-from .bound import Bound
+from .bound import Bound, short
 from .family import Advice, InputError, Model, Parameters, Strategy, check_advice, parse_id
+from .state import own_state
 
 COST_LIMIT = 2 * 10**10
 
@@ -28,10 +30,31 @@ def moderate(model: Model) -> list[Strategy]:
     return [s for s in strategies(model) if s.cost <= COST_LIMIT]
 
 
+@contextmanager
+def in_memory(model: Model) -> Iterator[None]:
+    """Errors: InputError for a model whose tables do not fit."""
+    needed = 8 * model.family.numbers(model.sizes)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    message = f"model {model.name!r} needs tables of some {short(needed, 'B')}, more than this machine's memory; take a smaller one"
+    if needed > there:
+        raise InputError(message)
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            raise InputError(message) from None
+        raise
+
+
+@own_state()
 def search(model: Model, strategy: str, rank: int | None = None) -> Advice:
     """Advice for `strategy`, by any means; nothing in it is trusted.  Errors: InputError for an unknown id."""
-    preset, parameters = parse_id(strategy, strategies(model), rank)
-    return preset.search(model, parameters)
+    return _searched(model, *parse_id(strategy, strategies(model), rank))
+
+
+def _searched(model: Model, preset: Strategy, parameters: Parameters) -> Advice:
+    with in_memory(model):
+        return preset.search(model, parameters)
 
 
 def check(model: Model, strategy: str, advice: object, rank: int | None = None) -> Bound:
@@ -43,13 +66,12 @@ def check(model: Model, strategy: str, advice: object, rank: int | None = None) 
     return checked(model, *parse_id(strategy, strategies(model), rank), advice)
 
 
+@own_state()
 def checked(model: Model, preset: Strategy, parameters: Parameters, advice: object) -> Bound:
     """The proof of a strategy, listed or not.  Errors and complexity: as `check`."""
     advice = check_advice(advice, preset.advice(parameters))
-    if torch.tensor(2.0**-149).double().item() == 0:
-        raise InputError("torch.set_flush_denormal(True) is set, so that tiny weights would be read as zero; set it to False")
     start = time.perf_counter()
-    with cost.count() as counted:
+    with in_memory(model), cost.count() as counted:
         with cost.charge(sum(tensor.numel() for tensor in advice.values()), "advice read"):
             pass
         proved = preset.check(model, advice, parameters)
@@ -65,9 +87,10 @@ def prove(model: Model, strategy: str, rank: int | None = None) -> Bound:
     return run(model, *parse_id(strategy, strategies(model), rank))
 
 
+@own_state()
 def run(model: Model, preset: Strategy, parameters: Parameters) -> Bound:
     """Search and check of a strategy, listed or not.  Errors: as `check`."""
     start = time.perf_counter()
-    advice = preset.search(model, parameters)
+    advice = _searched(model, preset, parameters)
     seconds = time.perf_counter() - start
     return replace(checked(model, preset, parameters, advice), search_seconds=seconds)

@@ -5,13 +5,17 @@ network.  Idea: carry the error along.  A `Ball` is a float64 tensor `mid` with 
 of its entries, so that the real number meant by entry i lies within `mid[i] +- rad`, and a bound `mag`
 on the entries of `mid`, which makes the radius of the next sum or product cost a handful of scalar
 operations and no pass over the data.  A claim "x < 0" is accepted iff `mid < -rad`; what rounding leaves
-undecided, infinities and NaN never are.
+undecided never is.
+
+Nothing that is not finite certifies.  A ball whose radius is finite has finite numbers only: every operation's
+radius contains U times its `mag`, and `mag` >= |mid| overflows no later than `mid` does; the radius of a ball
+made of numbers contains 0 times the largest of them, which is NaN where that is not finite.  So one look at a radius, or at what was made of radii, tells whether a table
+may be used, and no entry of a table stands for anything but its number: "no such entry" is a mask.
 
 Facts relied on, each attacked against exact or ball arithmetic in tests/test_rounding.py:
 
-* IEEE double precision, round to nearest: one +, -, *, / or sqrt has relative error at most U = 2^-53, or
-  absolute error at most 2^-1022 where it underflows (also where results are flushed to zero;
-  inputs that are, torch.set_flush_denormal, are refused by `mechproof.check`).
+* IEEE double precision, round to nearest (state.py sees to both): one +, -, *, / or sqrt has relative error at most
+  U = 2^-53, or absolute error at most 2^-1022 where it underflows.
 * An inner product of n terms has error at most gamma_n sum |a||b|, gamma_n = n U / (1 - n U), in any order
   of summation, with or without fused multiply-add (Higham, *Accuracy and Stability*, section 3.1).
 * torch.exp and torch.log in float64 are accurate to 4 U relative (SLEEF and libm state 1 ulp = 2 U).
@@ -51,15 +55,17 @@ class Ball:
     """A float64 tensor `mid`, one radius `rad` for all its entries, and `mag` >= |mid|.
 
     Shapes: mid any; rad and mag are 0-dimensional, so that costs are counted where they arise.
-    `Ball(tensor)` takes the tensor's numbers as exact (float32 weights and advice are).
+    `Ball(tensor)` takes the tensor's numbers as exact (float32 weights and advice are); its radius is NaN if one is not finite.
     """
 
     __slots__ = ("mag", "mid", "rad")
 
     def __init__(self, mid: Tensor, rad: Tensor | None = None, mag: Tensor | None = None):
         self.mid = mid.double()
-        self.rad = self.mid.new_zeros(()) if rad is None else rad
         self.mag = _largest(self.mid.abs()) if mag is None else mag
+        if rad is None or mag is None:                                    # nothing else has looked at these numbers
+            rad = self.mag * 0.0 if rad is None else rad + self.mag * 0.0
+        self.rad = rad
 
     shape = property(lambda self: self.mid.shape)
     dtype = property(lambda self: self.mid.dtype)
@@ -148,15 +154,15 @@ class Ball:
         mag = mid.amax()
         return Ball(mid, _up(_up(mag) * (self.rad * self.rad.exp() + 4 * U)), mag)
 
-    def logsumexp(self, dim: int) -> Ball:
-        """log sum exp, 1-Lipschitz in the largest change of an entry.
+    def logsumexp(self, dim: int, but: Tensor | None = None) -> Ball:
+        """log sum exp of the entries (`but` some, never all), 1-Lipschitz in the largest change of an entry.
 
         With the maximum taken out, each of the n terms lies in [0, 1] and carries at most (1/e + 5) U, so the
         sum, in [1, n], carries (n + 6) n U; log has slope at most 1 there; two more roundings of the result.
         """
-        n = self.shape[dim]
-        top = self.mid.amax(dim, keepdim=True)
-        mid = (self.mid - top).exp().sum(dim).log() + top.squeeze(dim)
+        n, x = self.shape[dim], self.mid if but is None else self.mid.masked_fill(but, -torch.inf)       # adds exp(-inf) = 0
+        top = x.amax(dim, keepdim=True)
+        mid = (x - top).exp().sum(dim).log() + top.squeeze(dim)
         mag = _up(self.mag + n)
         return Ball(mid, _up(self.rad + ((n + 6) * n + 8) * U + 2 * U * mag), mag)
 
@@ -166,7 +172,7 @@ class Ball:
         return Ball(mid, _up(self.rad / 4 + 8 * U), mid.new_ones(()))
 
     def negative(self) -> Tensor:
-        """Where the real number is negative for certain: an exact comparison, False for NaN or an infinite radius."""
+        """Where the real number is negative for certain: an exact comparison, False where the radius is not finite."""
         return self.mid < -self.rad
 
     def sqrt_upper(self) -> Ball:
@@ -178,20 +184,35 @@ class Ball:
         return Ball(self.mid + _up(self.rad + 2 * U * _up(self.mag)))
 
 
+def largest_but(x: Tensor, but: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
+    """The largest entry along a dimension, but for some, never all."""
+    return x.masked_fill(but, -torch.inf).amax(dim, keepdim)
+
+
+def smallest_but(x: Tensor, but: Tensor, dim: int = -1) -> Tensor:
+    """The smallest entry along a dimension, but for some, never all."""
+    return x.masked_fill(but, torch.inf).amin(dim)
+
+
+def scalar(x: float) -> Tensor:
+    """[] float64, wherever tensors are made by default."""
+    return torch.tensor(x, dtype=torch.float64, device="cpu")
+
+
 def number(x: float, rad: float = 0.0) -> Ball:
     """A Python float as it is: torch.tensor(x) alone would round it to float32."""
-    return Ball(torch.tensor(x, dtype=torch.float64), torch.tensor(rad, dtype=torch.float64))
+    return Ball(scalar(x), scalar(rad))
 
 
 def inverse(n: int) -> Ball:
     """1/n as a ball."""
-    mid = torch.tensor(1.0 / n, dtype=torch.float64)
+    mid = scalar(1.0 / n)
     return Ball(mid, mid * U, mid)
 
 
 def inverse_sqrt(n: int) -> Ball:
     """1/sqrt(n) as a ball: a square root and a quotient, each rounded once."""
-    mid = torch.tensor(n**-0.5, dtype=torch.float64)
+    mid = scalar(n**-0.5)
     return Ball(mid, mid * (4 * U), mid)
 
 

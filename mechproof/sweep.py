@@ -27,13 +27,14 @@ from functools import lru_cache, partial
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryFile
 
 from . import __version__, proving, zoo
-from .family import InputError, Model, one_thread, parse_id
+from .family import InputError, Model, parse_id
+from .state import own_state
 from .tables import KINDS, Row, noted, pyarrow, read, write
 
 TRIES = 3                                                   # of a row whose worker dies
-_one_at_a_time = threading.Lock()                           # a cluster's worker may have several threads
 _loaded = lru_cache(maxsize=2)(lambda name, sha256: zoo.load(name))          # anew where the file has changed
 
 
@@ -51,7 +52,7 @@ class Task:
         if self.reason:
             return self.failed(self.reason)
         try:
-            with _one_at_a_time, one_thread():
+            with own_state():
                 model = _loaded(self.model, self.sha256)
                 bound = proving.prove(model, self.strategy)
         except Exception as error:
@@ -257,6 +258,7 @@ def _held(journal: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
     lock = FileLock(f"{journal}.lock")
     try:
+        TemporaryFile(dir=journal.parent).close()           # else a lock that cannot be made looks like somebody's
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"output {str(journal.with_suffix(''))!r} is being written by another sweep; wait for it, or choose another path") from None

@@ -24,17 +24,17 @@ class Yours:
     def __init__(self, name: str, strategies: Sequence[str] = ()):
         self.name, self.chosen = name, strategies
 
-    def bounds(self, name: str) -> list[tuple[str, Bound]]:
+    def bounds(self, name: str, **said: str) -> list[tuple[str, Bound]]:
         """What is proved of the model and by what (label, bound), the strongest first.  Errors: InputError, as `load` and `prove`."""
-        model = zoo.load(name.strip())
+        model = zoo.load(name.strip(), **said)
         listed = {s.id: s for s in proving.strategies(model)}
         ids = [id for id in self.chosen if id in listed] or [id for id, s in listed.items() if s.cost <= CHEAP]
         return sorted(((listed[id].label, proving.prove(model, id)) for id in ids), key=lambda found: (-found[1].correct, found[1].flops))
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, **said: str) -> str:
         """A line a bound, or the one line that says what is wrong with the file."""
         try:
-            return "\n".join(f"{label:42} {bound}" for label, bound in self.bounds(name))
+            return "\n".join(f"{label:42} {bound}" for label, bound in self.bounds(name, **said))
         except InputError as error:
             return str(error)
 
@@ -45,14 +45,16 @@ class Yours:
         """A field, a button and the table, with core ipywidgets."""
         import ipywidgets as widgets
         field, button, out = widgets.Text(self.name, description="model"), widgets.Button(description="prove"), widgets.HTML()
+        plain = widgets.Checkbox(False, description="my file has one head and no normalization", indent=False)
 
         def show(_=None):
             out.value = "<i>computing …</i>"
-            out.value = f"<pre>{html.escape(self.text(field.value))}</pre>"
+            said = {"normalization_type": "none", "n_heads": "1"} if plain.value else {}
+            out.value = f"<pre>{html.escape(self.text(field.value, **said))}</pre>"
 
         button.on_click(show)
         show()
-        return widgets.VBox([widgets.HBox([field, button]), out])
+        return widgets.VBox([widgets.HBox([field, button]), plain, out])
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

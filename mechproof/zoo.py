@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
@@ -24,11 +26,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .family import Family, InputError, Model
+from .family import Family, InputError, Model, shown
+from .state import own_state
 
 DATA = Path(__file__).parent / "data"
 PACKAGES = ("max_of_k", "pizza")
 SHARD_BYTES = 7 * 2**20
+MOST_HEADER = 2**27                                         # bytes; safetensors takes 100 million
 
 
 @lru_cache
@@ -63,20 +67,27 @@ def models() -> list[dict]:
             for collection, shards in _shards().items() for _, header in shards for entry in header["models"]]
 
 
-def load(name: str | os.PathLike) -> Model:
+@own_state()
+def load(name: str | os.PathLike, **said: str | int) -> Model:
     """A shipped model (`collection/seed`) or the path of a .safetensors file.
 
+    `said` is what the file's metadata leave out: `normalization_type="none", n_heads=1`.
     Errors: InputError, in one line, for an unknown name (with the nearest), a file that is not safetensors,
-    missing tensors, wrong shapes, NaN or infinite weights, and parts that this network does not have.
+    missing tensors, wrong shapes, NaN or infinite weights, parts that this network does not have, and what has to be said.
     """
-    text = os.fspath(name)
-    if text.endswith(".safetensors") or Path(text).is_file():
-        return _load_file(Path(text))
+    try:
+        text = os.fspath(name)
+    except TypeError:
+        raise InputError(f"model is a {type(name).__name__}; expected the name or the path of one") from None
+    if not text.isprintable():
+        raise InputError(f"model {text!r} has a name that is no text; rename it")
+    if text.endswith(".safetensors") or os.path.isfile(text):
+        return _load_file(Path(text), said)
     collection, _, seed = text.partition("/")
     for path, header in _shards().get(collection, []):
         for i, entry in enumerate(header["models"]):
             if str(entry["seed"]) == seed:
-                with safe_open(path, "pt") as file:
+                with safe_open(path, "pt", device="cpu") as file:
                     tensors = {key: file.get_slice(key)[i] for key in file.keys()}
                 recipe = {key: value for key, value in header.items() if key != "models"}
                 return Model(text, families()[header["family"]], tensors, {**recipe, **entry})
@@ -85,16 +96,64 @@ def load(name: str | os.PathLike) -> Model:
     raise InputError(f"model {text!r} is neither shipped nor a .safetensors file; nearest: {', '.join(near) or names[0]}")
 
 
-def _load_file(path: Path) -> Model:
+def _load_file(path: Path, said: Mapping[str, str | int]) -> Model:
     try:
-        with safe_open(path, "pt") as file:
+        _no_key_twice(path)
+        with safe_open(path, "pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except FileNotFoundError:
         raise InputError(f"model file {str(path)!r} does not exist; give a path or a name that `models` lists") from None
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise InputError(f"model file {str(path)!r} is not safetensors ({str(error).splitlines()[0]}); save it with safetensors") from None
-    return model_from_tensors(str(path), tensors, metadata)
+    except OSError as error:
+        raise InputError(f"model file {str(path)!r} cannot be read ({error.strerror or error}); give another path") from None
+    model = model_from_tensors(str(path), tensors, metadata)
+    _as_assumed(model, said)
+    return model
+
+
+def _no_key_twice(path: Path) -> None:
+    """Errors: InputError for a header with a key twice, of which nobody knows which one is read."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= MOST_HEADER else b""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict:
+        if len(dict(pairs)) < len(pairs):
+            raise InputError(f"model file {str(path)!r} says a key of its header twice; save it anew")
+        return dict(pairs)
+
+    with suppress(ValueError, RecursionError):                           # what is no JSON safetensors refuses
+        json.loads(header, object_pairs_hook=unique)
+
+
+def _as_assumed(model: Model, said: Mapping[str, str | int]) -> None:
+    """Errors: InputError where the file, or who loads it, says another kind of network, or neither says what its tensors leave open."""
+    family, ours = model.family, {"recipe", "edit"} & set(model.metadata)             # a file that this library wrote
+    if unknown := set(said) - set(family.assumed):
+        raise InputError(f"{', '.join(sorted(unknown))} says nothing of {family.name} models; what does: {', '.join(family.assumed) or 'nothing'}")
+    for key, expected in family.assumed.items():
+        for value in [str(x) for x in (model.metadata.get(key), said.get(key)) if x is not None]:
+            if not _means(value, expected, model.sizes):
+                raise InputError(f"model {model.name!r} has {key} {value!r}; its tensors alone would be another network, "
+                                 f"of {key} {expected!r}, and proofs about others are not to be had here")
+    open_ = [key for key in family.asked if key not in model.metadata and key not in said]
+    if open_ and not ours:
+        python = ", ".join(f"{key}={family.assumed[key]!r}" for key in open_)
+        flags = " ".join(f"--{key.replace('_', '-')} {family.assumed[key]}" for key in open_)
+        raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, and its tensors leave it open; "
+                         f"if that is what it has: load(path, {python}), on the command line {flags}")
+
+
+def _means(value: str, expected: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a value of metadata is the one that is assumed; `sqrt(size)` is a number near that."""
+    if expected.startswith("sqrt"):
+        try:
+            return abs(float(value) ** 2 / sizes[expected[5:-1]] - 1) < 1e-12
+        except ValueError:
+            return False
+    return value.lower() == expected
 
 
 def results(name: str) -> dict:
@@ -124,29 +183,25 @@ def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> F
     raise InputError(f"model {name!r} lacks {', '.join(sorted(set(best.tensors) - set(tensors)))}; {best.name} takes {', '.join(best.tensors)}")
 
 
+@own_state()
 def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mapping | None = None) -> Model:
     """A Model of the family whose tensors these are, checked.  Errors: as `load`."""
     family = _family_of(name, tensors, metadata or {})
     for key in _others(family, tensors):
         part = family.foreign.get(key, "not a tensor of this network")
-        raise InputError(f"tensor {key} is {part}; remove it, or set it to zero if it does nothing")
-    own = {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}
-    for key, tensor in own.items():
-        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")
-        if not tensor.isfinite().all():
-            raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
-    own = {key: tensor.to(torch.float32, copy=True).contiguous() for key, tensor in own.items()}
-    family.sizes(own, metadata or {})
-    return Model(name, family, own, metadata or {})
+        raise InputError(f"tensor {shown(key)} is {part}, and is not zero; a bound would be about another network, so there is none")
+    return Model(name, family, {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}, metadata or {})
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Where to write so that `path` appears whole or not at all.  Errors: InputError where it cannot be written."""
-    part = path.with_name(path.name + ".part")
+    folder = None
     try:
+        folder = Path(tempfile.mkdtemp(prefix=".mechproof-", dir=path.parent))           # nobody else's, and no file of the user's
+        part = folder / "part"
         yield part
+        part.chmod(0o644)
         with part.open("rb") as file:
             os.fsync(file.fileno())                         # else a machine that stops may keep the name and lose the content
         part.replace(path)
@@ -154,14 +209,14 @@ def whole(path: Path) -> Iterator[Path]:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"output {str(path)!r} cannot be written ({reason}); choose another path") from None
     finally:
-        part.unlink(missing_ok=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whole or not at all.  Errors: InputError where the folder cannot be written."""
     with whole(path) as part:
         save_file(dict(tensors), part, dict(metadata))
-        part.chmod(0o644)
 
 
 def save_collection(collection: str, header: Mapping, members: Sequence[tuple[dict, Mapping[str, Tensor]]], folder: Path = DATA) -> None:

@@ -5,6 +5,10 @@ one of b buckets (or tokens); b^(K-1) sums are too many.  Idea: nearly all are p
 Extend choice by choice, only by choices that could be part of such a sum at all, and keep a prefix only while the
 least that its remaining positions can add leaves the sum undecided.
 
+What is not listed counts as certified, so nothing may be left out but on evidence: every comparison here asks
+whether a sum is certainly large enough, and a choice is missing only where a mask says that there is none.  Where
+nothing is known (a weight was cut off, a radius is not finite) the evidence fails, and everything is listed.
+
 Choice 0 is the maximum itself.  A cell whose query is not the maximum must hold it somewhere, which is said by
 patterns: position j holds it first, smaller tokens before, anything after.
 """
@@ -13,43 +17,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .. import cost
-from ..rounding import Ball, U, _up
+from ..rounding import Ball, U, _up, smallest_but
 
 ROWS = 2**17                # prefixes extended at once
-HOPELESS = -(2.0**1000)     # stands for minus infinity where +inf may be added to it
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """own [c] and f [c,p,b], lower bounds of the query's term and of every other's; f = +inf where there is no such
-    choice, and f may have one p for all positions.  `need` [c]: the maximum must be among the choices."""
+    """own [c] and f [c,p,b], lower bounds of the query's term and of every other's; f may have one p for all positions.
+
+    none [c,b]: there is no such choice, and that of choice 0 stands there once more.  known [c]: no weight was cut off;
+    elsewhere own and f bound nothing.  need [c]: the maximum must be among the choices.
+    """
 
     own: Float[Ball, " c"]
     f: Float[Ball, "c p b"]
     need: Bool[Tensor, " c"]
     positions: int
+    none: Bool[Tensor, "c b"]
+    known: Bool[Tensor, " c"]
 
-    @property
+    @cached_property
     def slack(self) -> Tensor:
-        """No sum of own and one f a position, in any order, is further than this from the real one."""
+        """No sum of own and one f a position, in any order, is further than this from the real one; not finite if one of them is not."""
         n, own, f = self.positions, self.own, self.f
         return _up(own.rad + n * f.rad + 4 * (n + 2) * U * _up(own.mag + n * f.mag))
 
-    def undecided(self) -> Bool[Tensor, " c"]:
-        """Cells that their worst combination does not certify.  Complexity: O(c p b)."""
+    @cached_property
+    def given_up(self) -> Bool[Tensor, " c"]:
+        """Cells of which nothing is known."""
+        return ~(self.known & (self.slack < torch.inf))
+
+    def settled(self) -> Bool[Tensor, " c"]:
+        """Cells that their worst combination certifies.  Complexity: O(c p b)."""
         low = self.f.mid.amin(2)
         least = self.own.mid + low.sum(1) * (self.positions // self.f.shape[1])
         with_maximum = least + (self.f.mid[:, :, 0] - low).amin(1)
-        return ~(torch.where(self.need, with_maximum, least) > 2 * self.slack)          # up to own + 3 f in between: twice the slack
+        sure = torch.where(self.need, with_maximum, least) > 2 * self.slack              # up to own + 3 f in between: twice the slack
+        return sure & self.known
 
     def __getitem__(self, index: Tensor) -> Cells:
-        return Cells(self.own[index], self.f[index], self.need[index], self.positions)
+        return Cells(self.own[index], self.f[index], self.need[index], self.positions, self.none[index], self.known[index])
+
+    def sums(self, choices: Int[Tensor, "c p"]) -> Float[Tensor, " c"]:
+        """own and one f a position, a combination a cell."""
+        c, n = choices.shape
+        with cost.addresses():
+            cell, p = torch.arange(c)[:, None], torch.arange(n).clamp_max(self.f.shape[1] - 1)
+        return self.own.mid + self.f.mid[cell, p, choices].sum(1)
 
     def survivors(self) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, "n p"], Float[Tensor, " n"]]]:
         """Blocks of (cell, choices, sum) whose sum is not certainly positive.
@@ -57,26 +79,41 @@ class Cells:
         Complexity: O(c p^2 b), then O(1) for every choice tried after a prefix.
         """
         for need in (False, True):
-            cells = (self.need == need).nonzero()[:, 0]
-            own, f = (x.mid[cells].nan_to_num(HOPELESS, torch.inf, HOPELESS) for x in (self.own, self.f))
-            f = f.expand(-1, self.positions, -1)
-            f, low = by_pattern(f) if need else (f[:, None], f.amin(2)[:, None])
-            rows = cells[:, None].expand(f.shape[:2]).flatten()
-            own = own[:, None].expand(f.shape[:2]).flatten()
-            yield from Prefixes.of(own, f.flatten(0, 1), low.flatten(0, 1), self.slack, rows).extended()
+            at = (self.need == need).nonzero()[:, 0]
+            own = self.own.mid[at].masked_fill(self.given_up[at], torch.nan)
+            yield from Prefixes.of(own, self.f.mid[at].expand(-1, self.positions, -1), self.none[at], need, self.slack, at).extended()
 
 
-def by_pattern(f: Float[Tensor, "c p b"]) -> tuple[Float[Tensor, "c p p b"], Float[Tensor, "c p p"]]:
-    """[cell, pattern, position, choice], +inf for what the pattern excludes (smaller before, the maximum at, any after),
-    and the least choice."""
-    smaller, first = f.clone(), f.clone()
-    smaller[..., 0], first[..., 1:] = torch.inf, torch.inf
-    least = smaller.amin(2)
-    at, pattern = torch.arange(f.shape[1]), torch.arange(f.shape[1])[:, None]
-    with cost.addresses():
-        kind = 1 + (at > pattern).long() - (at < pattern).long()
-    low = torch.stack([least, f[..., 0], torch.minimum(least, f[..., 0])])
-    return torch.stack([smaller, first, f])[kind, :, at].permute(2, 0, 1, 3), low[kind, :, at].permute(2, 0, 1)
+SMALLER, MAXIMUM, ANY = range(3)                                         # what a pattern asks of a position
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """What is asked of n positions, pattern by pattern: kind [pattern, p]; free [pattern, j], those that have a choice; barred [kind, b].
+
+    With `need`: smaller before the first that is the maximum, any after; without: anything.
+    """
+
+    kind: Int[Tensor, "k n"]
+    free: Int[Tensor, "k j"]
+    barred: Bool[Tensor, "3 b"]
+
+    @classmethod
+    def of(cls, n: int, b: int, need: bool) -> Patterns:
+        with cost.addresses():
+            at, first = torch.arange(n), torch.arange(n)[:, None]
+            barred = torch.zeros(3, b, dtype=torch.bool)
+            barred[SMALLER, 0] = True
+            if not need:
+                return cls(torch.full((1, n), ANY), at[None], barred)
+            return cls(1 + (at > first).long() - (at < first).long(), at[:-1] + (at[:-1] >= first).long(), barred)
+
+
+def least_terms(f: Float[Tensor, "c p b"], kind: Int[Tensor, "k p"]) -> Float[Tensor, "k c p"]:
+    """The smallest term among the choices that a pattern leaves a position.  Complexity: O(c p b)."""
+    smaller, maximum = f[..., 1:].amin(2), f[..., 0]
+    low = torch.stack([smaller, maximum, torch.minimum(smaller, maximum)])                    # SMALLER, MAXIMUM, ANY
+    return low[kind, :, torch.arange(f.shape[1])].permute(0, 2, 1)
 
 
 def children(start: Int[Tensor, " n"], count: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
@@ -87,10 +124,10 @@ def children(start: Int[Tensor, " n"], count: Int[Tensor, " n"]) -> tuple[Int[Te
 
 @dataclass(frozen=True, eq=False)
 class Prefixes:
-    """Rows with their own term, the largest sum of the first p positions that the rest might not lift above the slack
-    (limit [p, row]), and the choices that may survive.
+    """Rows, one a pattern and cell, with their own term, the largest sum of the first p positions that the rest might not lift
+    above the slack (limit [p, row]), and the choices that may survive.
 
-    The choices of (row, p) are entries start[row, p] .. + count[row, p] of `choice` and `term`.  There are no NaN here.
+    The choices of (row, p) are entries start[row, p] .. + count[row, p] of `choice` and `term`.  NaN is never large enough.
     """
 
     cell: Int[Tensor, " row"]
@@ -102,20 +139,29 @@ class Prefixes:
     term: Float[Tensor, " n"]
 
     @classmethod
-    def of(cls, own: Float[Tensor, " row"], f: Float[Tensor, "row p b"], low: Float[Tensor, "row p"], slack: Tensor,
-           cell: Int[Tensor, " row"]) -> Prefixes:
-        """Only rows and choices that the least of all others leaves undecided.  Complexity: O(row p b)."""
-        slack, least = slack.nan_to_num(torch.inf), own + low.sum(1)
-        row = (least <= slack).nonzero()[:, 0]
-        own, f, low, least = own[row], f[row], low[row], least[row]
-        each = ((slack - least)[:, None] + low).clamp_max(-HOPELESS)                            # a term of +inf is no choice
-        at, p, choice = (f <= each[..., None]).nonzero().unbind(1)
+    def of(cls, own: Float[Tensor, " c"], f: Float[Tensor, "c p b"], none: Bool[Tensor, "c b"], need: bool, slack: Tensor,
+           cell: Int[Tensor, " c"]) -> Prefixes:
+        """Only rows and choices that the least of all others does not decide.  Complexity: O(row p b)."""
+        patterns = Patterns.of(*f.shape[1:], need)
+        low = least_terms(f, patterns.kind)
+        least = own + low.sum(2)
+        pattern, at = (~(least > slack)).nonzero().unbind(1)
+        own, low, least = own[at], low[pattern, at], least[pattern, at]
         limit = [slack.expand(len(own))]
         for j in reversed(range(1, f.shape[1])):
             limit.insert(0, limit[0] - low[:, j])
-        count = torch.bincount(at * f.shape[1] + p, minlength=low.numel())
-        start = (count.cumsum(0) - count).view(low.shape)
-        return cls(cell[row], own, limit, start, count.view(low.shape), choice, f[at, p, choice])
+        each, free = (slack - least)[:, None] + low, patterns.free[pattern]                    # [row, j]
+        row, j, choice = (~(f[at[:, None], free] > each.gather(1, free)[..., None])).nonzero().unbind(1)
+        p = free[row, j]
+        there = (~(none[at[row], choice] | patterns.barred[patterns.kind[pattern[row], p], choice])).nonzero()[:, 0]
+        row, p, choice = row[there], p[there], choice[there]
+        count = torch.bincount(row * f.shape[1] + p, minlength=low.numel()).view(low.shape)
+        start, term = count.flatten().cumsum(0).view(low.shape) - count, f[at[row], p, choice]
+        if need:                                                         # and the maximum where the pattern asks for it
+            every = torch.arange(len(own))
+            count, start = count.index_put((every, pattern), torch.ones_like(every)), start.index_put((every, pattern), len(row) + every)
+            choice, term = torch.cat([choice, torch.zeros_like(every)]), torch.cat([term, f[at, pattern, 0]])
+        return cls(cell[at], own, limit, start, count, choice, term)
 
     def extended(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Position by position, depth first."""
@@ -129,7 +175,7 @@ class Prefixes:
                 at = row[block]
                 parent, child = children(self.start[at, p], self.count[at, p])
                 sums = total[block[parent]] + self.term[child]
-                keep = (sums <= self.limit[p][at[parent]]).nonzero()[:, 0]
+                keep = (~(sums > self.limit[p][at[parent]])).nonzero()[:, 0]
                 prefix = block[parent[keep]]
                 yield from walk(row[prefix], sums[keep], torch.cat([choices[prefix], self.choice[child[keep], None]], 1), p + 1)
 

@@ -62,10 +62,13 @@ class Tables:
         return cls(paths, slot, wrong_over_right(paths.EU), cat([vote[None] for vote in votes], 0), P_m, P_k)
 
     def token(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m x"]:
-        """exp(A[q,x]) for x <= m, [q, m, x], shifted by the largest of them: nothing overflows, nothing needed vanishes."""
+        """exp(A[q,x]) for x <= m, [q, m, x], shifted by the largest of them: nothing overflows, nothing needed vanishes.
+
+        1, and never looked at, for x > m.
+        """
         A, every = self.paths.A[q], torch.arange(self.paths.d_vocab)
-        allowed = A.pick(lambda a: a[:, None].masked_fill(every > every[:, None], -torch.inf))
-        return (allowed - Ball(A.mid.cummax(1).values[:, :, None])).exp()
+        shifted = A[:, None] - Ball(A.mid.cummax(1).values[:, :, None])
+        return shifted.pick(lambda a: a.masked_fill(every > every[:, None], 0.0)).exp()
 
     def mixed(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m k n 2"]:
         """Wrong minus right times the denominator, [q, m, k, n-1, arrangement], for queries q.  Complexity: O(v^2 K) a query."""

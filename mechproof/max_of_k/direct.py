@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..family import Advice, Spec
 from ..product_bounds import row_range
-from ..rounding import Ball
+from ..rounding import Ball, largest_but
 from .paths import Paths
 
 Split = tuple[Float[Ball, " v"], Float[Ball, "q_or_1 m_or_1"]]      # b, and u that broadcasts to [query, maximum]
@@ -25,7 +25,7 @@ def best_other(x: Float[Tensor, "*r v"]) -> Float[Tensor, "*r v"]:
     """max over i != m of x[r,i], for every m, from the two largest entries of each row.  Complexity: O(r v)."""
     at = x.argmax(-1, keepdim=True)
     is_top = torch.arange(x.shape[-1]) == at
-    second = x.masked_fill(is_top, -torch.inf).amax(-1, keepdim=True)
+    second = largest_but(x, is_top, keepdim=True)
     return torch.where(is_top, second, x.amax(-1, keepdim=True))
 
 

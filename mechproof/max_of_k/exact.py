@@ -15,7 +15,8 @@ Complexity: O(v^2 d + v^3) before the last step, which lists wrong sequences one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from jaxtyping import Int
@@ -24,11 +25,12 @@ from torch import Tensor
 from .. import cost
 from ..family import InputError, Model, Proved
 from ..rounding import Ball
-from .boxes import HOPELESS, children
+from .boxes import Cells
 from .brute_force import LIMIT as ENUMERABLE
 from .brute_force import in_balls, tried
-from .separable import left_open, open_cells
-from .terms import Circuits, Groups, Separable, Stage, exponential, over_bucket
+from .ledger import Ledger, masses, open_cells
+from .separable import left_open
+from .terms import Circuits, Groups, Separable, Stage, exponential, over_bucket, standing_in
 from .truth import Truth
 
 GROUPS, BUCKETS = 6, 9          # of the first step; they change the cost and nothing else
@@ -50,7 +52,8 @@ class Steps:
         proof, lay = self.proof, self.proof.lay
         v = proof.circuits.d_vocab
         all_x, n = torch.arange(v)[:, None], torch.arange(len(proof.circuits.PV.mid))
-        keys = over_bucket(self.lead(proof.circuits.OV.table, lay.t, lay.m, all_x), lay).pick(lambda x: x.unflatten(1, (v, -1)))
+        rows = over_bucket(self.lead(proof.circuits.OV.table, lay.t, lay.m, all_x), lay)
+        keys = standing_in(rows.pick(lambda x: x.unflatten(1, (v, -1))), lay.place)
         places = self.lead(proof.circuits.PV, n, torch.arange(v)[:, None], all_x[:, None])                  # [x, m, p]
         merged = (keys + places[..., :-1].amin(2)[..., None])[:, :, None]
 
@@ -59,8 +62,7 @@ class Steps:
 
         groups = proof.groups.by_offset(v)
         group = lambda x, r: groups[x - grouped.m[r]]
-        return Stage(grouped.others, grouped.m, grouped.need, lambda x, r: grouped.direct(group(x, r), r),
-                     lambda x, r: grouped.own(group(x, r), r), grouped.keys, grouped.positions, votes)
+        return replace(grouped, direct=lambda x, r: grouped.direct(group(x, r), r), own=lambda x, r: grouped.own(group(x, r), r), votes=votes)
 
     def by_query(self, coarse: Stage) -> Stage:
         """Single queries and wrong tokens."""
@@ -73,41 +75,38 @@ class Steps:
             votes = (direct(x, r) + self.lead(c.OV.table, t, m, x)) + (c.PV[-1, m] - c.PV[-1, x])
             return proof.pairs.own(votes, r)
 
-        return Stage(single.others, single.m, single.need, direct, own, single.keys, single.positions, coarse.votes)
+        return replace(single, direct=direct, own=own, votes=coarse.votes)
 
     def by_key(self, single: Stage) -> Stage:
-        """Single queries, wrong tokens and keys: choice o is the token m - o."""
+        """Single queries, wrong tokens and keys: choice o is the token m - o, or m where there is none.
+
+        No key's weight is cut off but where those of the query or of positions are.
+        """
         c, lay = self.proof.circuits, self.proof.lay
         with cost.addresses():
             key = torch.arange(c.d_vocab)[:, None] - torch.arange(c.d_vocab)                     # [m, o]
-            key, none = key.clamp_min(0), key < 0
+            none = key < 0
+            key = torch.where(none, torch.arange(c.d_vocab)[:, None], key)
 
         def keys(rows: Tensor) -> Ball:
-            t, m = lay.t[rows], lay.m[rows]
-            ends = c.A.table[t[:, None], key[m]] - self.proof.pairs.top[rows][:, None]
-            return exponential(ends.pick(lambda x: x.masked_fill(none[m], 0.0)))
+            return exponential(c.A.table[lay.t[rows][:, None], key[lay.m[rows]]] - self.proof.pairs.top[rows][:, None])
 
         def votes(x: Tensor, m: Tensor, merged: bool) -> Ball:
-            some = self.lead(c.OV.table, key[m], m[:, None], x[:, None]).pick(lambda t: t.masked_fill(none[m], torch.inf))
-            places = (c.PV[:-1, m] - c.PV[:-1, x]).T
+            some, places = self.lead(c.OV.table, key[m], m[:, None], x[:, None]), (c.PV[:-1, m] - c.PV[:-1, x]).T
             return (some + places.amin(1)[:, None])[:, None] if merged else some[:, None] + places[..., None]
 
-        return Stage(single.others, single.m, single.need, single.direct, single.own, keys, single.positions[:1], votes)
+        return replace(single, keys=keys, votes=votes, positions=single.positions[:1], none=none)
 
-    def taken(self) -> Iterator[tuple[Stage, int, Tensor, Tensor]]:
-        """Step by step: the stage, with how many cells it began, and those left open (rows, groups or wrong tokens)."""
+    def taken(self) -> Iterator[tuple[Stage, int, Ledger, Cells]]:
+        """Step by step: the stage, with how many cells it began, and those left open."""
         proof, stage = self.proof, self.proof.grouped()
-        begun, g = proof.start()
-        r, g, _ = open_cells(stage, begun, g, False)
-        yield stage, len(begun), r, g
-        parent, x = children(*(table[g, stage.m[r]] for table in proof.groups.members(proof.circuits.d_vocab)))
-        stage = self.by_token(stage)
-        r, x, _ = open_cells(stage, r[parent], x, False)
-        yield stage, len(parent), r, x
-        parent, r = proof.queries_of(r)
-        stage = self.by_query(stage)
-        r, x, _ = open_cells(stage, r, x[parent], False)
-        yield self.by_key(stage), len(parent), r, x
+        book = Ledger.begun(proof, stage)
+        for finer in (lambda: (self.by_token(stage), book.by_token(proof, stage)), lambda: (self.by_query(stage), book.by_query(proof)), None):
+            begun = len(book.r)
+            book, cells = open_cells(stage, book, False)
+            yield stage, begun, book, cells
+            if finer:
+                stage, book = finer()
 
 
 def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], bool] | None = None) -> tuple[Int[Tensor, " pair"], int]:
@@ -118,14 +117,16 @@ def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], 
     if circuits.d_vocab**circuits.n_ctx > ENUMERABLE:
         raise InputError(f"model {model.name!r} has {circuits.d_vocab}^{circuits.n_ctx} inputs, more than `exact` tells apart (2^33); try separable")
     proof = Separable(circuits.centred(), Groups(GROUPS), BUCKETS)
-    lay, n = proof.lay, circuits.n_ctx - 1
+    lay, n, steps = proof.lay, circuits.n_ctx - 1, Steps(proof)
+    of = masses(lay, n, True)
     with cost.charge(4 * len(lay.m), "sequences of every pair"):
-        wrong = torch.zeros_like(lay.m)
-        all_ = (lay.m + 1) ** n - torch.where(lay.t < lay.m, lay.m**n, 0)
-    *_, (stage, _, r, x) = Steps(proof).taken()
-    decide, doubtful = decide or Truth(model).right, 0
-    for block, slack in left_open(r, n, circuits.d_vocab, lambda at: stage.cells(r[at], x[at])):
-        sure = (block.total < -slack) & (block.total > HOPELESS / 2)
+        wrong, all_ = torch.zeros_like(lay.m), torch.tensor(of.of)
+    *_, (stage, _, book, cells) = steps.taken()
+    book.rows_left(of)
+    known, _, given_up = book.given_up(cells.given_up)
+    stage, decide, doubtful = steps.by_key(stage), decide or Truth(model).right, of.sum(given_up)
+    for block, slack in left_open(stage, known.r, known.g, lambda at: stage.cells(known.r[at], known.g[at])):
+        sure = block.total < -slack
         at = block.distinct(sure)
         wrong.scatter_add_(0, block.row[at], torch.ones_like(at))
         unsure = block.apart_from(block.distinct(~sure), at)
@@ -134,7 +135,15 @@ def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], 
                 m = int(lay.m[row])
                 wrong[row] += not decide([m - o for o in offsets] + [int(lay.t[row])])
             doubtful += len(unsure)
+    with cost.charge(in_balls(model, of.sum(given_up)), "decided in balls"):
+        for row in given_up.nonzero()[:, 0].tolist():
+            wrong[row] = sum(not decide(tokens) for tokens in sequences(int(lay.m[row]), int(lay.t[row]), n))
     return all_ - wrong, doubtful
+
+
+def sequences(m: int, q: int, n: int) -> Iterator[list[int]]:
+    """All of maximum m and query q, with n tokens before it."""
+    return ([*tokens, q] for tokens in product(range(m + 1), repeat=n) if max(*tokens, q) == m)
 
 
 def check(model: Model, circuits: Circuits) -> Proved:

@@ -23,6 +23,8 @@ COLLECTIONS = {
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
     "max-of-4-uniform": {"n_ctx": 4, "d_vocab": 64, "uniform_maximum": True},
 }
+ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_only": "true", "attn_scale": "sqrt(d_head)",
+           "positional_embedding_type": "standard"}
 FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final"),
                         ABSENT)
 
@@ -126,6 +128,12 @@ def exact_counts(v: int, n_ctx: int) -> list[Strategy]:
                    "O(v^2 d + v^3) and the wrong sequences", None)]
 
 
+def numbers(sizes: Mapping[str, int]) -> int:
+    """Tables of pairs of tokens, a few dozen, and those of positions by positions."""
+    v, n_ctx = sizes["d_vocab"], sizes["n_ctx"]
+    return v * v * (n_ctx + 64) + 12 * v * n_ctx**2
+
+
 def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     """What proves a stripped model: exactly, and the separable proof at two settings."""
     settings = (of_tables("separable", "separable, query by query", 250),
@@ -136,7 +144,9 @@ def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 FAMILIES = (
     Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
-           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS),
+           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS, numbers=numbers, assumed=ASSUMED,
+           asked=("normalization_type", "n_heads")),
     Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN, ignored=BUFFERS,
-           sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"}, collections={}),
+           sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"}, collections={}, numbers=numbers,
+           described=("n_ctx",)),
 )

@@ -174,8 +174,8 @@ def steps(model: Model) -> pd.DataFrame:
         rows, last = [("the five tables", None, None, counted.flops)], counted.flops
         proof = Separable(circuits.centred(), Groups(GROUPS), BUCKETS)
         names = ("groups, queries in buckets", "single wrong tokens", "single queries")
-        for name, (_, begun, r, _) in zip(names, Steps(proof).taken()):
-            rows.append((name, begun, len(r), counted.flops - last))
+        for name, (_, begun, book, _) in zip(names, Steps(proof).taken()):
+            rows.append((name, begun, len(book.r), counted.flops - last))
             last = counted.flops
     whole = mp.prove(model, "exact")
     rows.append(("single sequences", None, whole.total - whole.correct, whole.flops - last))

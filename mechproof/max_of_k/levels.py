@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import cost
-from .boxes import HOPELESS, Cells
+from .boxes import Cells
 
 UNITS = 32              # units in one copy of the maximum
 REACH = 3 * UNITS       # levels on either side of zero
@@ -24,19 +24,19 @@ LEVELS = 2 * REACH      # from -REACH to REACH - 1
 
 
 def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
-    """own and f rounded down to units, between -2 REACH and 2 REACH.
+    """own and f rounded down to units, between -2 REACH and 2 REACH; of cells that are not given up.
 
     unit > 0 is any number; whatever is at least the slack below a term is strictly below the real one.  Most tokens add
     next to nothing, and rounded down each would cost a whole unit: so the least of a position's small terms goes from all
     of its terms into own, and the small ones round to 0.
     """
-    f, own = (x.mid.nan_to_num(HOPELESS, torch.inf, HOPELESS) for x in (cells.f, cells.own))
+    f, own = cells.f.mid, cells.own.mid
     unit = (f[:, :, 0].amin(1) / UNITS).clamp_min(2.0**-40)
     small = torch.where(f.abs() < unit[:, None, None], f, 0.0).amin(2)
     own, f = own + small.sum(1) * (cells.positions // f.shape[1]), f - small[..., None]
 
     def units(x: Tensor, unit: Tensor) -> Tensor:
-        lower = ((x - cells.slack) / unit).nan_to_num(HOPELESS, 2.0**40, HOPELESS)
+        lower = (x - cells.slack) / unit                                                    # beyond the range only where the real one is
         return (lower.clamp(-2.0 * REACH, 2.0 * REACH) - 2.0**-20).floor().long()          # the quotient is off by less
     return units(own, unit), units(f, unit[:, None, None]).expand(-1, cells.positions, -1)
 
@@ -76,12 +76,12 @@ def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) 
     return (ends >> bits * REACH) % ((1 << bits) - 1)
 
 
-def end(cells: Cells, chosen: list[int]) -> Int[Tensor, " c"]:
-    """Where the walks of one combination end, as they are counted; -REACH - 1 stands for lost."""
+def end(cells: Cells, choices: Int[Tensor, "c p"]) -> Int[Tensor, " c"]:
+    """Where the walk of one combination a cell ends, as it is counted; -REACH - 1 is below all levels, and lost."""
     level, f = in_units(cells)
     lost = -REACH - 1
     level = torch.where(level > -REACH, level.clamp_max(REACH - 1), lost)
-    for p, b in enumerate(chosen):
-        moved = (level + f[:, p, b]).clamp(lost, REACH - 1)
+    for p, b in enumerate(choices.unbind(1)):
+        moved = (level + f[torch.arange(len(b)), p, b]).clamp(lost, REACH - 1)
         level = torch.where((level > lost) & (moved >= -REACH), moved, lost)
     return level

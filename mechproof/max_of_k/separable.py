@@ -4,9 +4,11 @@
     single queries     the cells left, query by query
     exact              ... wrong token by wrong token, and key by key
 
-A cell that its worst combination certifies is done with.  Of the last cells, the combinations not certain to be
+A cell that its worst combination certifies is settled.  Of the last cells, the combinations not certain to be
 right are listed (boxes.py) or, for long sequences, counted (levels.py).  The exact strategy ends with single
 sequences and single wrong tokens, so that what is left is wrong, but for ties and rounding, which balls decide.
+
+What is not listed counts as right; ledger.py keeps the books.
 
 Complexity: O(v^2 (d + b + g)) for the tables, and what is left open, which depends on the model.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import log2
 
 import torch
@@ -26,34 +29,25 @@ from ..bound import Case
 from ..family import InputError, Model, Parameters, Proved
 from . import levels
 from .boxes import Cells
-from .terms import Circuits, Groups, Separable, Stage
+from .ledger import Fault, Ledger, Masses, Sample, masses, open_cells
+from .terms import Circuits, Groups, Layout, Separable, Stage
 from .truth import check_tokens
 
 TABLE = 2**26           # marks in a block: rows of combinations that are told apart at once
 LISTED = 2**33          # sequences up to which the open combinations are listed; beyond, they are counted by levels
+NO_CODE = -(2**62)      # no combination's
 OPEN = 2**26            # sequences that the exact strategy lists before it gives up
 
 
-def open_cells(stage: Stage, r: Tensor, g: Tensor, resolve: bool = True) -> tuple[Tensor, Tensor, Cells]:
-    """Rows, groups and terms of the cells that are not certified whole, positions merged and then, if asked for, apart."""
-    apart = stage.positions.shape[2] > 1
-    for merged in (True, False) if resolve and apart else (apart,):
-        cells = stage.cells(r, g, merged)
-        at = cells.undecided().nonzero()[:, 0]
-        r, g, cells = r[at], g[at], cells[at]
-    return r, g, cells
-
-
-def refine(proof: Separable, each: bool) -> tuple[Stage, Tensor, Cells]:
-    """The final stage, and its open cells by row."""
+def refine(proof: Separable, each: bool) -> tuple[Stage, Ledger, Cells]:
+    """The final stage, and its open cells."""
     grouped = proof.grouped()
-    r, g, cells = open_cells(grouped, *proof.start())
+    book, cells = open_cells(grouped, Ledger.begun(proof, grouped))
     if not each:
-        return grouped, r, cells
+        return grouped, book, cells
     single = proof.each()
-    parent, r = proof.queries_of(r)
-    r, _, cells = open_cells(single, r, g[parent])
-    return single, r, cells
+    book, cells = open_cells(single, book.by_query(proof))
+    return single, book, cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +60,37 @@ class Open:
     code: Int[Tensor, " n"]
     size: int
 
+    @cached_property
+    def mark(self) -> Int[Tensor, " size"]:
+        """A place for every code.  Untouched, so that its pages cost nothing: read only where it was written, or to be verified."""
+        return torch.empty(self.size, dtype=torch.int32)
+
     def distinct(self, which: Bool[Tensor, " n"] | None = None) -> Tensor:
         """Indices of one of each code (among `which`): everybody leaves a mark, and whose mark stays is kept."""
         at = torch.arange(len(self.code)) if which is None else which.nonzero()[:, 0]
-        mark, n = torch.empty(self.size, dtype=torch.int32), torch.arange(len(at), dtype=torch.int32)
-        mark[self.code[at]] = n
-        return at[mark[self.code[at]] == n]
+        n = torch.arange(len(at), dtype=torch.int32)
+        self.mark[self.code[at]] = n
+        return at[self.mark[self.code[at]] == n]
 
     def apart_from(self, some: Tensor, others: Tensor) -> Tensor:
         """Those of `some` whose combination is none of `others`."""
-        mark = torch.empty(self.size, dtype=torch.int32)
-        mark[self.code[some]] = 0
-        mark[self.code[others]] = 1
-        return some[mark[self.code[some]] == 0]
+        self.mark[self.code[some]] = 0
+        self.mark[self.code[others]] = 1
+        return some[self.mark[self.code[some]] == 0]
+
+    def holds(self, code: Int[Tensor, " s"]) -> Bool[Tensor, " s"]:
+        """Whether these combinations are listed; negative codes are not."""
+        n = len(self.code)
+        self.mark[self.code] = torch.arange(n, dtype=torch.int32)
+        found = self.mark[code.clamp_min(0)].long().clamp(0, n)             # whatever an unmarked place says, another code stands there
+        return torch.cat([self.code, code.new_full((1,), NO_CODE)])[found] == code
+
+
+def encoded(place: Int[Tensor, " n"], chosen: Int[Tensor, "n p"], choices: int) -> Int[Tensor, " n"]:
+    """One number for a row's place in its block and a combination of choices."""
+    for p in range(chosen.shape[1]):
+        place = place * choices + chosen[:, p]
+    return place
 
 
 def row_blocks(r: Tensor, table: int, terms: int) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -94,13 +106,17 @@ def row_blocks(r: Tensor, table: int, terms: int) -> Iterator[tuple[Tensor, Tens
         yield index, at - at[0], n
 
 
-def left_open(r: Tensor, positions: int, choices: int, make: Callable[[Tensor], Cells]) -> Iterator[tuple[Open, Tensor]]:
-    """The combinations of the cells of rows r that are not certain to be right, with their slack, block by block.
+def left_open(stage: Stage, r: Tensor, g: Tensor, make: Callable[[Tensor], Cells]) -> Iterator[tuple[Open, Tensor]]:
+    """The combinations of the cells (r, g) that are not certain to be right, with their slack, block by block.
 
     `make(index)` gives the terms of some cells.  Errors: InputError when a block holds more than 2^26 combinations.
     """
-    table = choices**positions
-    for index, place, rows in row_blocks(r, table, positions * choices) if len(r) else ():
+    if not len(r):
+        return
+    positions, choices = stage.others, stage.none.shape[1]
+    table, sample = choices**positions, Sample.drawn(stage, r, g)
+    listed = torch.zeros_like(sample.sure)
+    for index, place, rows in row_blocks(r, table, positions * choices):
         cells, parts, held = make(index), [], 0
         for part in cells.survivors():
             parts.append(part)
@@ -108,10 +124,11 @@ def left_open(r: Tensor, positions: int, choices: int, make: Callable[[Tensor], 
             if held > OPEN:
                 raise InputError(f"more than {OPEN} inputs are open at once; use `separable`, or `brute_force` if it can enumerate them")
         cell, chosen, total = (torch.cat(column) for column in zip(*parts))
-        code = place[cell]
-        for p in range(positions):
-            code = code * choices + chosen[:, p]
-        yield Open(r[index[cell]], chosen, total, code, rows * table), cells.slack
+        found = Open(r[index[cell]], chosen, total, encoded(place[cell], chosen, choices), rows * table)
+        here = torch.full_like(r, -1).index_put((index,), place)[sample.index]               # -1: in another block
+        listed = listed | found.holds(encoded(here, sample.choices, choices))
+        yield found, cells.slack
+    sample.compare(listed)
 
 
 def mass(size: Int[Tensor, "m b"], m: Tensor, choices: Int[Tensor, "n p"]) -> Int[Tensor, " n"]:
@@ -123,28 +140,42 @@ def mass(size: Int[Tensor, "m b"], m: Tensor, choices: Int[Tensor, "n p"]) -> In
 
 
 def count(proof: Separable, each: bool) -> tuple[int, Callable[[], int]]:
-    """Certified sequences, and (asked afterwards) how many more real arithmetic would certify."""
-    lay, n, v = proof.lay, proof.circuits.n_ctx - 1, proof.circuits.d_vocab
-    stage, r, cells = refine(proof, each)
-    copies = torch.ones_like(lay.m) if each else lay.size.flatten()
+    """Certified sequences, and (asked afterwards) how many more real arithmetic would certify.
+
+    Every row is passed (all of its wrong tokens are settled), given up whole, or listed.
+    """
+    lay, n = proof.lay, proof.circuits.n_ctx - 1
+    stage, book, cells = refine(proof, each)
+    of = masses(lay, n, each)
+    left, (known, at, given_up) = book.rows_left(of), book.given_up(cells.given_up)
+    passed, lost, listed = (of.sum(rows) for rows in (~left, given_up, left & ~given_up))
+    if passed + listed + lost != proof.circuits.d_vocab ** (n + 1):
+        raise Fault("rows passed, listed and given up are not all there are: a fault of the library")
     if by_levels(proof):
-        return v ** (n + 1) - open_by_levels(cells, r, stage, lay.size, copies), lambda: 0
+        return passed + counted(stage, known, cells[at], of, lay), lambda: 0
+    copies = torch.ones_like(lay.m) if each else lay.size.flatten()
+    open_, undecided = listed_open(stage, known, cells[at], lay.size, copies)
+    return passed + listed - open_, undecided
+
+
+def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor, copies: Tensor) -> tuple[int, Callable[[], int]]:
+    """Sequences in the open combinations of these cells, and (asked afterwards) how many of them rounding alone left open."""
     lost, kept = 0, []
-    for block, _ in left_open(r, n, len(lay.edges), cells.__getitem__):
+    for block, _ in left_open(stage, book.r, book.g, cells.__getitem__):
         at = block.distinct()
-        amount = mass(lay.size, stage.m[block.row[at]], block.choices[at]) * copies[block.row[at]]
+        amount = mass(size, stage.m[block.row[at]], block.choices[at]) * copies[block.row[at]]
         with cost.charge(len(at), "sum of masses"):
             lost += int(amount.sum())
-        kept.append((block, at, amount))
+        kept.append(block)
 
     def undecided() -> int:
         wrong = 0
-        for block, _, _ in kept:
+        for block in kept:
             at = block.distinct(~(block.total > 0))
-            wrong += int((mass(lay.size, stage.m[block.row[at]], block.choices[at]) * copies[block.row[at]]).sum())
+            wrong += int((mass(size, stage.m[block.row[at]], block.choices[at]) * copies[block.row[at]]).sum())
         return lost - wrong
 
-    return v ** (n + 1) - lost, undecided
+    return lost, undecided
 
 
 def by_levels(proof: Separable) -> bool:
@@ -152,21 +183,23 @@ def by_levels(proof: Separable) -> bool:
     return proof.circuits.d_vocab**proof.circuits.n_ctx > LISTED
 
 
-def open_by_levels(cells: Cells, r: Tensor, stage: Stage, size: Tensor, copies: Tensor) -> int:
-    """Open sequences: of every row the sum over its groups of wrong tokens, at most the whole row.
+def counted(stage: Stage, book: Ledger, cells: Cells, of: Masses, lay: Layout) -> int:
+    """Certified sequences in the rows of these cells: of every row what is left of it by each of its cells, at least nothing.
 
     Complexity: O(1) integers of K log2 v bits a cell, charged by the word.
     """
-    n, m = cells.positions, stage.m[r]
-    found = levels.certain_combinations(cells, size[m], len(size))
-    words = 1 + int(n * log2(len(size))) // 64
+    if not len(book.r):
+        return 0
+    found, sample = levels.certain_combinations(cells, lay.size[stage.m[book.r]], lay.d_vocab), Sample.drawn(stage, book.r, book.g)
+    sample.compare(levels.end(cells[sample.index], sample.choices) < 0)
+    words = 1 + int(cells.positions * log2(lay.d_vocab)) // 64
     with cost.charge(8 * words * len(found), "sums of exact integers, at most the row"):
         lost: dict[int, int] = {}
         whole: dict[int, int] = {}
-        for row, k, need, certain in zip(r.tolist(), m.tolist(), cells.need.tolist(), found):
-            whole[row] = (k + 1) ** n - (k**n if need else 0)
+        for row, m, need, certain in zip(book.r.tolist(), stage.m[book.r].tolist(), cells.need.tolist(), found):
+            whole[row] = (m + 1) ** cells.positions - (m**cells.positions if need else 0)
             lost[row] = lost.get(row, 0) + whole[row] - certain
-        return sum(min(some, whole[row]) * int(copies[row]) for row, some in lost.items())
+        return sum(max(whole[row] - some, 0) * (of.of[row] // whole[row]) for row, some in lost.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,10 +218,12 @@ class Explained:
         rows, groups = self.proof.start()
         groups = groups[rows == m * len(lay.edges) + own]
         row = torch.full_like(groups, lay.pair(m, q) if self.each else m * len(lay.edges) + own)
-        cells = stage.cells(row, groups)
-        sums = cells.own.mid + cells.f.mid[:, torch.arange(len(chosen)), chosen].sum(1)
+        cells, choices = stage.cells(row, groups), torch.tensor(chosen).expand(len(groups), -1)
+        sums = cells.sums(choices)
         certain = sums > cells.slack
-        covered = bool((certain | (levels.end(cells, chosen) >= 0) if by_levels(self.proof) else certain).all())
+        if by_levels(self.proof):
+            certain = certain | (levels.end(cells, choices) >= 0)
+        covered = bool((certain & ~cells.given_up).all())
         where = f"maximum {m}, query {q}" if self.each else f"maximum {m}, query in bucket {own} below it"
         reason = f"{where}, other tokens in buckets {', '.join(map(str, chosen))}"
         reason += "" if covered else ": some wrong token might beat the maximum"

@@ -26,7 +26,7 @@ from torch import Tensor
 from .. import cost
 from ..bound import Case
 from ..family import Advice, Model, Parameters, Proved, Spec
-from ..rounding import Ball, cat, maximum
+from ..rounding import Ball, cat, largest_but, maximum, smallest_but
 from . import direct, scores
 from .counting import count_sequences
 from .paths import Paths
@@ -72,8 +72,8 @@ class Votes:
 
 def _over_wrong(x: Ball, largest: bool = True) -> Ball:
     """Maximum (minimum) over i != m of [m, i]."""
-    fill = -torch.inf if largest else torch.inf
-    return x.pick(lambda t: getattr(t.masked_fill(torch.eye(len(t), dtype=torch.bool), fill), "amax" if largest else "amin")(1))
+    among = largest_but if largest else smallest_but
+    return x.pick(lambda t: among(t, torch.eye(len(t), dtype=torch.bool)))
 
 
 def drop_average(votes: Votes, reference: Float[Tensor, "m n"]) -> Line:
@@ -105,7 +105,7 @@ class Envelope:
     def __call__(self, a: Ball, index: tuple[Tensor, Tensor]) -> Ball:
         m = index[0]
         lines = self.votes.L[m] + a[:, None] * self.votes.R[m]
-        return lines.pick(lambda x: x.masked_fill(torch.arange(x.shape[1]) == m[:, None], -torch.inf)).amax(1)
+        return lines.pick(lambda x: largest_but(x, torch.arange(x.shape[1]) == m[:, None]))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def position_odds(B: Float[Ball, "q p"]) -> Float[Ball, "q p-1 2 2"]:
     slots = (B[:, :-1] - B[:, -1:]).pick(lambda x: x.sort(-1).values)
     slots = cat([slots, Ball(slots.mid.new_zeros(len(slots.mid), 1))], 1).pick(lambda x: x[:, None, None, None])
     held = holds_maximum(B.shape[1])
-    others, copies = (slots.pick(lambda x: x.masked_fill(mask, -torch.inf)).logsumexp(4) for mask in (held, ~held))
+    others, copies = (slots.pick(lambda x: x.expand(-1, *held.shape)).logsumexp(4, mask) for mask in (held, ~held))
     return others - copies
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import exp, inf, nan
+from math import exp
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +30,7 @@ from torch import Tensor
 from .. import cost
 from ..rounding import Ball, _up, cat
 from .boxes import Cells, children
+from .direct import best_other
 
 LIMIT = 30.0            # log-weights above this are not worth certifying
 FLOOR = 300.0           # and below minus this all the same
@@ -85,8 +86,8 @@ def edges(d_vocab: int, n: int) -> list[int]:
 class Layout:
     """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t.
 
-    m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket;
-    first [row], where a row's pairs begin; window [pair, b], the last token of a bucket.
+    m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket; none [m, b],
+    where there are none, and place [m, b], which bucket stands in; first [row], where a row's pairs begin; window [pair, b], the last token of a bucket.
     """
 
     def __init__(self, d_vocab: int, edges: list[int]):
@@ -97,6 +98,8 @@ class Layout:
         self.segment = self.m * len(at) + torch.searchsorted(at, self.m - self.t, right=True) - 1
         ends = torch.cat([at[1:], torch.tensor([d_vocab])])
         self.size = (torch.minimum(ends, m[:, None] + 1) - at).clamp_min(0)
+        self.none = self.size == 0
+        self.place = torch.where(self.none, 0, torch.arange(len(at)))
         self.first = (self.pair(m, m)[:, None] + at).flatten()
         self.window = self.m[:, None] - at
 
@@ -133,7 +136,9 @@ class Groups:
         return [*((o, o) for o in singles), *blocks, (-FAR, -near), (1 + sum(o > 0 for o in singles), FAR)]
 
     def rivals(self, x: Float[Tensor, "r v"], row: Tensor, m: Tensor) -> Float[Tensor, "g n"]:
-        """The largest x[row] in each group, -inf in an empty one.  Complexity: O(r v) a group."""
+        """The largest x[row] in each group; any number of the row for an empty one, whose cells are none.  Complexity: O(r v) a group."""
+        if self.n == 1:
+            return best_other(x)[row, m][None]
         v, out, width, window = x.shape[1], [], 1, x
         for first, last in self.spans:
             while width < last - first + 1 < FAR:
@@ -145,9 +150,9 @@ class Groups:
             elif first == -FAR:
                 table = x.cummax(1).values
             with cost.addresses():
-                place = torch.where((m + at < 0) | (m + at >= v), v, m + at)
-            out.append(torch.cat([table, table.new_full((len(table), 1), -inf)], 1)[row, place])
-        return torch.stack(out if self.n > 1 else [torch.maximum(*out)])
+                place = (m + at).clamp(0, v - 1)
+            out.append(table[row, place])
+        return torch.stack(out)
 
     def by_offset(self, v: int) -> Int[Tensor, " offset"]:
         """The group of each offset x - m, for n > 1; the negative ones stand at the end, where indexing finds them."""
@@ -157,22 +162,28 @@ class Groups:
             return ((offset >= first) & (offset <= last)).long().argmax(0)
 
     def members(self, v: int) -> tuple[Int[Tensor, "g m"], Int[Tensor, "g m"]]:
-        """First wrong token of each group and number of them, for n > 1; none of an empty group."""
+        """First wrong token of each group (for n > 1) and number of them; none of an empty group."""
         with cost.addresses():
+            if self.n == 1:
+                return torch.zeros(1, v, dtype=torch.long), torch.full((1, v), v - 1)
             m, (first, last) = torch.arange(v), torch.tensor(self.spans).T[..., None]
             start, stop = (m + first).clamp_min(0), (m + last + 1).clamp_max(v)
             return start, (stop - start).clamp_min(0)
 
     def lead(self, x: Ball, row: Tensor, m: Tensor) -> Float[Ball, "g n"]:
-        """x[row, m] minus the largest of each group; +inf for an empty one."""
+        """x[row, m] minus the largest of each group."""
         return x[row, m] - x.pick(lambda t: self.rivals(t, row, m))
 
 
 def over_bucket(x: Float[Ball, "*r pair"], lay: Layout, better: Callable = torch.minimum) -> Float[Ball, "*r row"]:
-    """Minimum (maximum) over the pairs of every row of (maximum, bucket); infinite in an empty one."""
-    empty, name = (inf, "amin") if better is torch.minimum else (-inf, "amax")
-    n = lay.d_vocab * len(lay.edges)
-    return x.pick(lambda t: t.new_full((*t.shape[:-1], n), empty).scatter_reduce(-1, lay.segment.expand(t.shape), t, name))
+    """Minimum (maximum) over the pairs of every row of (maximum, bucket); 0 in an empty one, which is no row."""
+    name, n = "amin" if better is torch.minimum else "amax", lay.d_vocab * len(lay.edges)
+    return x.pick(lambda t: t.new_zeros(*t.shape[:-1], n).scatter_reduce(-1, lay.segment.expand(t.shape), t, name, include_self=False))
+
+
+def standing_in(x: Float[Ball, "*r b"], place: Int[Tensor, "*r b"]) -> Float[Ball, "*r b"]:
+    """The maximum's own bucket once more in the place of every one that there is not: so the least of all is nobody else's."""
+    return x.pick(lambda t: t.gather(-1, place.expand(t.shape)))
 
 
 def windows(x: Float[Tensor, "q k"], lay: Layout, better: Callable) -> Float[Tensor, "pair b"]:
@@ -200,15 +211,15 @@ def weighted(h: Ball, weights: Float[Ball, "e *w"]) -> Ball:
 
 
 def exponential(*ends: Ball) -> Float[Ball, "e *w"]:
-    """Weights from log-weights, one or both ends, cut off above e^LIMIT (`hopeless`) and below e^-FLOOR: no infinities, no
+    """Weights from log-weights, one or both ends, cut off above e^LIMIT (`bounded` says where not) and below e^-FLOOR: no infinities, no
     zeros.  The radius allows for the latter."""
     w = cat([end[None] for end in ends], 0).pick(lambda x: x.clamp(-FLOOR, LIMIT)).exp()
     return Ball(w.mid, _up(w.rad + exp(1 - FLOOR)), w.mag)
 
 
-def hopeless(weights: Float[Ball, "e *w"]) -> Bool[Tensor, "*w"]:
-    """Where a weight may be larger than what was computed."""
-    return weights.mid[-1] > exp(LIMIT - 1)
+def bounded(weights: Float[Ball, "e *w"]) -> Bool[Tensor, "*w"]:
+    """Where a weight is certainly no larger than what was computed."""
+    return weights.mid[-1] <= exp(LIMIT - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,9 +268,8 @@ class Pairs:
         return exponential(at - slack, at + slack)
 
     def own(self, votes: Ball, index: Tensor | slice) -> Ball:
-        """The query's term from its votes [..., pair]; NaN, which certifies nothing, where its weight is hopeless."""
-        weights = self.own_weights[:, index]
-        return weighted(votes, weights).pick(lambda x: x.masked_fill(hopeless(weights), nan))
+        """The query's term from its votes [..., pair]."""
+        return weighted(votes, self.own_weights[:, index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +278,8 @@ class Stage:
 
     direct(g, r) [c], own(g, r) [c]: the direct path's lead and the query's term.  keys(r) [2, r, b] and
     positions [2, r, p]: both ends (or one) of the factors of another position's weight; votes(g, m) [c, p, b].
-    While positions are not told apart (`merged`) p is 1 and stands for the worst of them.
+    While positions are not told apart (`merged`) p is 1 and stands for the worst of them.  none [m, b]: where a maximum
+    has no such choice, and that of the maximum itself stands in.
     """
 
     others: int                       # positions besides the last
@@ -279,6 +290,8 @@ class Stage:
     keys: Callable[[Tensor], Ball]
     positions: Float[Ball, "e r p"]
     votes: Callable[[Tensor, Tensor, bool], Ball]
+    known: Bool[Tensor, " r"]         # no weight was cut off
+    none: Bool[Tensor, "m b"]
 
     def cells(self, r: Tensor, g: Tensor, merged: bool = False) -> Cells:
         """The terms of cells (r, g).  Complexity: O(c p b)."""
@@ -288,10 +301,9 @@ class Stage:
             at = at.pick(lambda x: torch.stack([x[0].amin(1), x[-1].amax(1)])[..., None])
         keys = self.keys(rows)
         weights = keys[:, :, None] * at[..., None]                                            # [2, rows, p, b]
-        none = (hopeless(keys).any(1) | hopeless(at).any(1))[place]
-        own = self.own(g, r).pick(lambda x: x.masked_fill(none, nan))
-        h = self.direct(g, r)[:, None, None] + self.votes(g, self.m[r], merged)
-        return Cells(own, weighted(h, weights[:, place]), self.need[r], self.others)
+        m = self.m[r]
+        h = self.direct(g, r)[:, None, None] + self.votes(g, m, merged)
+        return Cells(self.own(g, r), weighted(h, weights[:, place]), self.need[r], self.others, self.none[m], self.known[r])
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +350,7 @@ class Separable:
 
     @cached_property
     def key_votes(self) -> Float[Ball, "g m b"]:
-        return over_bucket(self.lead_OV, self.lay).pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1)))
+        return standing_in(over_bucket(self.lead_OV, self.lay).pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1))), self.lay.place)
 
     @cached_property
     def merged_votes(self) -> Float[Ball, "g m 1 b"]:
@@ -351,38 +363,37 @@ class Separable:
     def votes(self, g: Tensor, m: Tensor, merged: bool) -> Float[Ball, "c p b"]:
         return (self.merged_votes if merged else self.all_votes)[g, m]
 
-    def keys(self, lo: Float[Ball, "r b"], hi: Float[Ball, "r b"], m: Int[Tensor, " r"]) -> Callable[[Tensor], Ball]:
-        """Weights from log-weights; 1 where a bucket holds no token (its votes are +inf)."""
-        none = self.lay.size[m] == 0
-        keys = exponential(*(x.pick(lambda t: t.masked_fill(none, 0.0)) for x in (lo, hi)))
-        return lambda rows: keys[:, rows]
+    def keys(self, lo: Float[Ball, "r b"], hi: Float[Ball, "r b"], m: Int[Tensor, " r"]) -> Float[Ball, "2 r b"]:
+        """Weights from log-weights."""
+        return exponential(*(standing_in(x, self.lay.place[m]) for x in (lo, hi)))
 
     def each(self) -> Stage:
         """Single queries, groups of wrong tokens: a row is a pair."""
         lay, pairs = self.lay, self.pairs
+        keys, places = self.keys(pairs.lo, pairs.hi, lay.m), exponential(pairs.e)
+        known = bounded(keys).all(1) & bounded(places).all(1) & bounded(pairs.own_weights)
         return Stage(self.circuits.n_ctx - 1, lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r], lambda g, r: self.own[g, r],
-                     self.keys(pairs.lo, pairs.hi, lay.m), exponential(pairs.e), self.votes)
+                     lambda rows: keys[:, rows], places, self.votes, known, lay.none)
 
     def grouped(self) -> Stage:
         """Buckets of queries, groups of wrong tokens: a row is (maximum, bucket)."""
-        lay, pairs = self.lay, self.pairs
+        lay, pairs, worst = self.lay, self.pairs, (torch.minimum, torch.maximum)
         with cost.addresses():
             r = torch.arange(lay.size.numel())
             m, need = r // len(lay.edges), r % len(lay.edges) > 0
-            none = (lay.size.flatten() == 0)[:, None]
-        lo, hi = (over_bucket(x.T, lay, better).T for x, better in ((pairs.lo, torch.minimum), (pairs.hi, torch.maximum)))
-        at_lo, at_hi = (over_bucket(pairs.e.T, lay, better).T.pick(lambda t: t.masked_fill(none, 0.0)) for better in (torch.minimum, torch.maximum))
-        direct, own = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay)
-        keys = self.keys(*(x.pick(lambda t: t.masked_fill(none, 0.0)) for x in (lo, hi)), m)
-        return Stage(self.circuits.n_ctx - 1, m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r], keys, exponential(at_lo, at_hi), self.votes)
+        lo, hi, at_lo, at_hi = (over_bucket(x.T, lay, better).T for x, better in zip((pairs.lo, pairs.hi, pairs.e, pairs.e), worst * 2))
+        direct, own, own_hi = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay), over_bucket(pairs.own_weights, lay, torch.maximum)
+        keys, places = self.keys(lo, hi, m), exponential(at_lo, at_hi)
+        known = bounded(keys).all(1) & bounded(places).all(1) & bounded(own_hi)
+        return Stage(self.circuits.n_ctx - 1, m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r],
+                     lambda rows: keys[:, rows], places, self.votes, known, lay.none)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """(row of `grouped`, group) of every cell that holds sequences."""
         with cost.addresses():
-            lay, some = self.lay, self.lay.size.flatten()[:, None] > 0
-            if self.groups.n > 1:
-                some = some & (self.groups.members(lay.d_vocab)[1].T.repeat_interleave(len(lay.edges), 0) > 0)
-            return some.nonzero().unbind(1)
+            lay = self.lay
+            some = self.groups.members(lay.d_vocab)[1].T.repeat_interleave(len(lay.edges), 0) > 0
+            return (some & ~lay.none.flatten()[:, None]).nonzero().unbind(1)
 
     def queries_of(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """(parent, row of `each`) of the queries in rows of `grouped`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import inf, isfinite
+from math import inf, isfinite, nextafter
 
 from flint import arb, arb_mat, ctx
 from torch import Tensor
@@ -94,7 +94,12 @@ class Truth:
     def margin_lo(self, tokens: Sequence[int]) -> float:
         """A float at most the true margin (right logit minus the best wrong one)."""
         for precision in PRECISIONS:
-            lowest = [float(x.lower()) for x in self.margins(tokens, precision)]
+            lowest = [float_lo(x) for x in self.margins(tokens, precision)]
             if all(isfinite(x) for x in lowest):
                 break
         return min(x if isfinite(x) else -inf for x in lowest)
+
+
+def float_lo(x: arb) -> float:
+    """A float at most a ball's lower end, which is rounded downwards at whatever precision and then once to a float."""
+    return nextafter(float(x.lower()), -inf)

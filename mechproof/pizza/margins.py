@@ -93,8 +93,12 @@ def settled(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half
 
 
 def right(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half p"]:
-    """The pairs whose right answer is certified largest.  Complexity: O(p^2 q), and q a pair and shift left open."""
-    g, shift = (~settled(x, keys, at)).nonzero().unbind(-1)
+    """The pairs whose right answer is certified largest: every shift is settled for its row, or won by itself.
+
+    Complexity: O(p^2 q), and q a pair and shift left open.
+    """
+    sure = settled(x, keys, at)
+    g, shift = (~sure).nonzero().unbind(-1)
     a, b = at.a[g], at.b[g]                                              # [open, p]
     s, columns = at.answer, x.T.T
     top = (x.z * columns[s]).sum(2) + x.S[at.a, s] + x.S[at.b, s] - x.slack - x.spare * x.v[s]
@@ -104,7 +108,7 @@ def right(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half p
         other = other + (x.astray[g] * widths(x).T[shift][:, None]).sum(2)
     least = -(Ball(other.rad) - top).upper().mid                         # a number below this is a real number below the right logit
     won = torch.zeros(at.a.shape, dtype=torch.int64).index_add(0, g, (other.mid < least[g]).long())
-    return won == torch.bincount(g, minlength=at.a.shape[0])[:, None]
+    return won + sure.sum(1)[:, None] == sure.shape[1]
 
 
 def lowest(x: Logits, at: Pairs, g: int, h: int) -> float:

@@ -53,7 +53,7 @@ class Sums(NamedTuple):
 
     z: Float[Ball, "half p q1"]
     off: Float[Ball, "half p"]
-    astray: Float[Ball, "half p planes"] = Ball(torch.zeros(1, 1, 0))
+    astray: Float[Ball, "half p planes"] = Ball(torch.zeros(1, 1, 0, device="cpu"))
 
 
 Way = Callable[[Network, Pairs], Sums]

@@ -82,10 +82,12 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Of the tensors in order of names: name, shape and little-endian float32 bytes of each."""
+        """Of the tensors in order of names: name, shape and little-endian float32 bytes of each; and of n_ctx where no tensor says it."""
         digest = hashlib.sha256()
         for name, x in sorted(self.weights.items()):
             digest.update(f"{name} {list(x.shape)}\n".encode() + x.astype("<f4").tobytes())
+        if self.stripped:
+            digest.update(f"n_ctx {self.sizes['n']}\n".encode())
         return digest.hexdigest()
 
 
