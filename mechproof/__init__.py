@@ -11,7 +11,7 @@ Everything here is looked up when first used, so that importing stays quick.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {"load": "zoo", "models": "zoo", "strategies": "proving", "search": "proving", "check": "proving", "prove": "proving",
           "Bound": "bound", "Case": "bound", "Model": "family", "InputError": "family"}

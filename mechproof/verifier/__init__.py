@@ -7,7 +7,9 @@ that only the short sums after them are left to float64 and its error bounds (`n
 
     reader.py      bytes -> weights and a claim of known shape; everything else is "unreadable"
     numbers.py     matrices of balls, float64 with a radius, and the count of operations
+    state.py       what of the process a check depends on: set, verified, or refused
     circuits.py    the network's five tables, exact, compact (peeled along the advice) or tested at random
+    ledger.py      the books of a proof that certifies what it does not list
     separable.py   which sequences are certain: sums of single-token terms over buckets, then a count
     levels.py      the same count where there are too many combinations of buckets to list
     exact.py       the exact number of right sequences by branch and bound

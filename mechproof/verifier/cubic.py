@@ -13,20 +13,12 @@ that pass, all C(K-1, n) |S|^n sequences are right.  Sequences with n = 0 are tr
 
 from __future__ import annotations
 
-from math import comb, inf
+from math import comb
 
 import numpy as np
 
 from .circuits import Circuits
-from .numbers import Real, reduced, work
-
-
-def best_other(x: np.ndarray) -> np.ndarray:
-    """max over i != m of x[.., i], for every m."""
-    top = reduced(np.argmax, x, -1)[..., None]
-    second = x.copy()
-    np.put_along_axis(second, top, -inf, -1)
-    return np.where(np.arange(x.shape[-1]) == top, reduced(np.max, second, -1)[..., None], np.take_along_axis(x, top, -1))
+from .numbers import Real, best_other, most, reduced, work
 
 
 def wrong_over_right(x: Real) -> Real:
@@ -43,7 +35,7 @@ class Tables:
         self.U = wrong_over_right(self.EU)
         self.slot = (B - Real(reduced(np.max, B.mid, 1)[:, None])).exp()
         votes = [self.votes(m) for m in range(self.v)]
-        self.V = Real(np.stack([vote.mid for vote in votes]), max(vote.rad for vote in votes), max(vote.mag for vote in votes))
+        self.V = Real(np.stack([vote.mid for vote in votes]), most(vote.rad for vote in votes), most(vote.mag for vote in votes))
         others = self.slot[:, :-1].pick(lambda a: reduced(np.sort, a, 1)[:, None, None])
         n, at = np.arange(1, self.n_ctx)[:, None], np.arange(self.n_ctx - 1)
         held = np.stack([at < self.n_ctx - 1 - n, at >= n], 1) * 1.0                                    # [n-1, 2, position]
@@ -56,11 +48,11 @@ class Tables:
         return lead.pick(lambda a: reduced(np.max, np.delete(a, m, 1), 1))
 
     def token(self, q: np.ndarray) -> Real:
-        """exp(A[q,x]) [q, m, x] for x <= m, shifted by the largest of them; 0 for others."""
+        """exp(A[q,x]) [q, m, x] for x <= m, shifted by the largest of them; 1, and never looked at, for others."""
         largest = reduced(np.maximum.accumulate, self.A.mid[q], 1)[:, :, None]
         every = np.arange(self.v)
         shifted = self.A[q][:, None] - Real(largest)
-        return shifted.pick(lambda a: np.where(every > every[:, None], -inf, a)).exp()
+        return shifted.pick(lambda a: np.where(every > every[:, None], 0.0, a)).exp()
 
     def mixed(self, q: np.ndarray, token: Real) -> Real:
         """N [q, m, k, n-1, arrangement]."""

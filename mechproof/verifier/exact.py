@@ -9,13 +9,16 @@ is wrong if any of its sums is not positive; what 2048 bits leave undecided is a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from flint import arb, ctx
 
 from .circuits import Circuits
-from .numbers import HUGE, Real, Refused, reduced, require, weights, work
+from .ledger import Sample, drawn, masses
+from .numbers import Real, Refused, reduced, require, weights, work
 from .separable import BLOCK, Marks, Stage, Terms, by_rows, children
 
 GROUPS, BUCKETS = 6, 9          # of the first stage
@@ -44,8 +47,7 @@ def by_token(terms: Terms, coarse: Stage) -> Stage:
         work(len(x))
         return terms.groups.of[x - coarse.m[r]]
 
-    return Stage(coarse.n, coarse.m, coarse.need, coarse.hopeless, coarse.keys, coarse.places,
-                 lambda x, r: coarse.direct(group(x, r), r), lambda x, r: coarse.own(group(x, r), r), votes)
+    return replace(coarse, direct=lambda x, r: coarse.direct(group(x, r), r), own=lambda x, r: coarse.own(group(x, r), r), votes=votes)
 
 
 def by_query(terms: Terms, tokens: Stage) -> Stage:
@@ -58,25 +60,27 @@ def by_query(terms: Terms, tokens: Stage) -> Stage:
         last = np.full_like(m, len(terms.PV.mid) - 1)
         return terms.own(direct(x, r) + lead(terms.OV, t, m, x) + lead(terms.PV, last, m, x), r)
 
-    return Stage(single.n, single.m, single.need, single.hopeless, single.keys, single.places, direct, own, tokens.votes)
+    return replace(single, direct=direct, own=own, votes=tokens.votes)
 
 
 def by_key(terms: Terms, single: Stage) -> Stage:
-    """Single keys: choice o is the token m - o, and every term is the real one but for rounding."""
+    """Single keys: choice o is the token m - o (or m, where there is none), and every term is the real one but for rounding.
+
+    Keys' logarithms are not above 0: no weight is too large here that was not so in `single`.
+    """
     lay, every = terms.lay, np.arange(terms.v)
-    key, none = np.maximum(every[:, None] - every, 0), every[:, None] < every               # [m, o]
+    key = np.where(every[:, None] < every, every[:, None], every[:, None] - every)          # [m, o]
 
     def keys(rows: np.ndarray) -> Real:
         m = lay.m[rows]
-        logs = terms.A[lay.t[rows][:, None], key[m]] - terms.top[rows][:, None]
-        return weights(logs.pick(lambda a: reduced(np.where, none[m], 0.0, a)))[0]                # the hopeless ones are known from `single`
+        return weights(terms.A[lay.t[rows][:, None], key[m]] - terms.top[rows][:, None])[0]
 
     def votes(x: np.ndarray, m: np.ndarray, merged: bool) -> Real:
-        some = lead(terms.OV, key[m], m[:, None], x[:, None]).pick(lambda a: reduced(np.where, none[m], np.inf, a))
+        some = lead(terms.OV, key[m], m[:, None], x[:, None])
         places = lead(terms.PV, np.arange(len(terms.PV.mid) - 1), m[:, None], x[:, None])
         return some[:, None] + places[..., None]
 
-    return Stage(single.n, single.m, single.need, single.hopeless, keys, single.places, single.direct, single.own, votes)
+    return replace(single, few=every + 1, keys=keys, votes=votes)
 
 
 class Trial:
@@ -124,27 +128,42 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
     if v**n_ctx > ENUMERABLE:
         raise Refused(f"sizes: {v}^{n_ctx} inputs are more than this strategy tells apart ({ENUMERABLE})")
     terms, trial = Terms(make(), GROUPS, BUCKETS), Trial(make, logits)
-    grouped = terms.grouped()
-    cells = grouped.open(*terms.start(), False)
-    parent, x = children(*(table[cells.x, grouped.m[cells.r]] for table in (terms.groups.begin, terms.groups.count)))
+    grouped, book = terms.grouped(), terms.start()
+    grouped.open(book, False)
+    parent, x = children(*(table[book.x, grouped.m[book.r]] for table in (terms.groups.begin, terms.groups.count)))
+    book.left(book.r[parent], x, np.ones_like(x))
     tokens = by_token(terms, grouped)
-    cells = tokens.open(cells.r[parent], x, False)
-    parent, r = children(terms.lay.first[cells.r], terms.lay.count[cells.r])
-    queries = by_query(terms, tokens)
-    cells = queries.open(r, cells.x[parent], False)
-    return v**n_ctx - wrong_sequences(terms, by_key(terms, queries), cells.r, cells.x, trial)
+    tokens.open(book, False)
+    book, queries = terms.by_query(book), by_query(terms, tokens)
+    cells = queries.open(book, False)
+    mass = masses(queries.m, queries.need, np.ones_like(queries.m), (v, queries.n))
+    passed, lists = book.verdicts(cells, mass)
+    known = np.flatnonzero(lists[cells.r])
+    wrong = wrong_sequences(terms, by_key(terms, queries), book.r[known], book.x[known], trial)
+    return v**n_ctx - wrong - wrong_in_rows(terms, np.flatnonzero(~(passed | lists)), trial, mass)
+
+
+def wrong_in_rows(terms: Terms, rows: np.ndarray, trial: Trial, mass: list[int]) -> int:
+    """Wrong sequences in rows of which nothing is known, each tried."""
+    require(sum(mass[row] for row in rows) <= TRIED, f"more than {TRIED} sequences are too close to call in float64", Refused)
+    wrong, n = 0, terms.n_ctx - 1
+    for m, t in zip(terms.lay.m[rows].tolist(), terms.lay.t[rows].tolist()):
+        tokens = ([*others, t] for others in product(range(m + 1), repeat=n) if max(*others, t) == m)
+        wrong += sum(not trial.right(sequence) for sequence in tokens)
+    return wrong
 
 
 def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, trial: Trial) -> int:
     """Wrong sequences in the cells (pair, wrong token), each sequence once."""
     n, v, wrong, close, tried = stage.n, terms.v, 0, 0, 0
     step = max(1, BLOCK // (n * v))
+    cells_of = lambda at: stage.cells(r[at], x[at], np.ones_like(x[at]), False)
     for rows, at, place in by_rows(r, v**n):
         marks, doubtful = Marks(len(rows) * v**n), []
         for k in range(0, len(at), step):
-            cells = stage.cells(r[at[k : k + step]], x[at[k : k + step]], False)
+            cells = cells_of(at[k : k + step])
             for cell, code, total in cells.survivors():
-                sure = (total < -cells.slack) & (total > -HUGE / 2)                    # -HUGE is no knowledge at all
+                sure = total < -cells.slack
                 work(8 * len(sure))
                 code = place[k : k + step][cell] * v**n + code
                 wrong += len(marks.new(code[sure]))
@@ -158,4 +177,7 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
             row = rows[c // v**n]
             m, offsets = int(terms.lay.m[row]), [c // v**p % v for p in reversed(range(n))]
             wrong += not trial.right([m - o for o in offsets] + [int(terms.lay.t[row])])
+        some = drawn(len(at))
+        sample = Sample(cells_of(at[some]))
+        sample.compare(marks.mark[place[some] * v**n + sample.code] > 0)
     return wrong

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .ledger import Sample, drawn
 from .numbers import work
 from .separable import Cells, Layout
 
@@ -35,6 +36,9 @@ def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int
     f = np.broadcast_to(f, (len(own), cells.n, f.shape[2]))
     bits = (lay.v**cells.n).bit_length() + 1                                        # no level ever holds more
     work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))                             # shift, product, sum; with and without
+    some = drawn(len(own))
+    sample = Sample(cells.take(some))
+    sample.compare(~ends(own[some], f[some], sample.choices))
     lost: dict[int, int] = {}
     whole: dict[int, int] = {}
     for i, row in enumerate(cells.r.tolist()):
@@ -43,6 +47,15 @@ def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int
         good = walks(int(own[i]), f[i].tolist(), size, bool(cells.need[i]), bits)
         lost[row] = min(lost.get(row, 0) + whole[row] - good, whole[row])
     return sum(some * int(copies[row]) for row, some in lost.items())
+
+
+def ends(own: np.ndarray, f: np.ndarray, choices: np.ndarray) -> np.ndarray:
+    """Whether the walk of one combination a cell is counted."""
+    level, alive = np.minimum(own, REACH), own >= -REACH
+    for p, b in enumerate(choices.T):
+        level = level + f[np.arange(len(b)), p, b]
+        alive, level = alive & (level >= -REACH), np.minimum(level, REACH)
+    return alive & (level >= 0)
 
 
 def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) -> int:

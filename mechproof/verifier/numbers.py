@@ -4,9 +4,9 @@ Problem: rounding must never turn a wrong sequence into a certified one.  Idea: 
 `Mat` is a matrix of arb balls: whatever is linear algebra is done in it, at a precision where nothing is lost.
 `Real` is a float64 array with ONE radius for all its entries, for what comes after:
 
-    every real number meant lies within `mid +- rad`, and |mid| <= mag, infinite entries aside
+    every real number meant lies within `mid +- rad`, and |mid| <= mag.
 
-(+inf marks a choice that does not exist, and no choice is ever certified by it).  One IEEE operation on numbers of
+Where a number overflows or is none, so does mag, and then the radius is infinite: nothing that is not finite certifies anything.  One IEEE operation on numbers of
 size at most s is off by at most U s, U = 2^-53, or 2^-1074 where it underflows.  numpy states no error for `exp`; its
 tests ask for less than 4 ulp, and 16 U is allowed here (tests compare it with arb).  Radii are themselves computed in
 floating point: each by fewer than 2^10 operations on positive numbers, which `up` pays for.
@@ -18,14 +18,14 @@ claim allows, so that no certificate can make this program work longer than it a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from math import exp, inf, isfinite, sqrt
 
 import numpy as np
 from flint import arb, arb_mat
 
 U = 2.0**-53
-HUGE = 2.0**1000            # stands for infinity where infinities may be added to it
 LARGEST = 2.0**600          # tables with larger entries certify nothing: their products might overflow
 LIMIT, FLOOR = 30.0, 300.0  # log-weights above LIMIT are not worth certifying; those below -FLOOR are all alike
 
@@ -43,8 +43,8 @@ def require(holds: bool, message: str, otherwise: type[Exception] = Unreadable) 
         raise otherwise(message)
 
 
-class Work:
-    """Operations so far, and the ceiling."""
+class Work(threading.local):
+    """Operations so far, and the ceiling; of every thread its own."""
 
     total, ceiling = 0, 2**62
 
@@ -127,7 +127,7 @@ class Mat:
         """Rounded once.  A conversion to float is off by at most an ulp, whichever way it rounds."""
         balls = self.balls.entries()
         mid = np.array([float(x.mid()) for x in balls]).reshape(self.shape)
-        rad, mag = max(float(x.rad()) for x in balls), float(np.abs(mid).max())
+        rad, mag = most(float(x.rad()) for x in balls), float(np.abs(mid).max())
         if not (isfinite(rad) and mag < LARGEST):
             raise Refused("a table overflows, and nothing can be certified")
         return Real(mid, up(up(rad) + 2 * U * mag), mag)
@@ -148,8 +148,9 @@ class Real:
     __slots__ = ("mag", "mid", "rad")
 
     def __init__(self, mid: np.ndarray, rad: float = 0.0, mag: float | None = None):
-        self.mid, self.rad = mid, rad
+        self.mid = mid
         self.mag = float(np.abs(mid).max(initial=0)) if mag is None else mag
+        self.rad = rad if rad < inf and self.mag < inf else inf                 # NaN is no bound either
 
     def pick(self, choose: Callable[[np.ndarray], np.ndarray]) -> Real:
         """`choose` may view, gather and take least or largest entries: nothing that rounds."""
@@ -177,7 +178,8 @@ class Real:
         mag = up(min(row * other.mag, self.mag * column))
         mid = self.mid @ other.mid
         work(2 * (n * mid.size + a.size + b.size) - mid.size)
-        return _made(mid, row * other.rad + self.rad * column + n * self.rad * other.rad + n * U * mag, mag)
+        flushed = n * 2.0**-1020 * (1 + self.mag + other.mag)                   # by threads of the product's that read small numbers as zero
+        return _made(mid, row * other.rad + self.rad * column + n * self.rad * other.rad + n * U * mag + flushed, mag)
 
     def cumsum(self, axis: int) -> Real:
         """Each partial sum off by what the whole may be."""
@@ -228,7 +230,20 @@ def _made(mid: np.ndarray, rad: float, mag: float) -> Real:
 
 def stacked(parts: list[Real]) -> Real:
     """Along a new first axis, with the largest radius."""
-    return Real(np.stack([x.mid for x in parts]), *(float(np.max([getattr(x, name) for x in parts])) for name in ("rad", "mag")))
+    return Real(np.stack([x.mid for x in parts]), most(x.rad for x in parts), most(x.mag for x in parts))
+
+
+def most(numbers: Iterable[float]) -> float:
+    """The largest, which is NaN if one of them is."""
+    return float(np.max(list(numbers)))
+
+
+def best_other(x: np.ndarray) -> np.ndarray:
+    """max over i != m of x[.., i], for every m."""
+    top = reduced(np.argmax, x, -1)[..., None]
+    second = x.copy()
+    np.put_along_axis(second, top, -inf, -1)                                    # of two or more, so that another is the largest
+    return np.where(np.arange(x.shape[-1]) == top, reduced(np.max, second, -1)[..., None], np.take_along_axis(x, top, -1))
 
 
 def reduced(choose: Callable, x: np.ndarray, *where) -> np.ndarray:
@@ -243,7 +258,7 @@ def weights(*logs: Real) -> tuple[Real, np.ndarray]:
     ends = np.stack([x.mid for x in logs])
     hopeless = ~(ends[-1] <= LIMIT)
     work(ends[-1].size + 2 * ends.size)
-    w = Real(np.where(hopeless, 0.0, np.maximum(ends, -FLOOR)), max(x.rad for x in logs), 0.0).exp()
+    w = Real(np.where(hopeless, 0.0, np.maximum(ends, -FLOOR)), most(x.rad for x in logs), most(x.mag for x in logs)).exp()
     return Real(w.mid, up(w.rad + exp(1 - FLOOR)), w.mag), hopeless
 
 

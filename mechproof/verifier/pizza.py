@@ -24,7 +24,7 @@ import numpy as np
 from flint import arb, arb_mat, fmpz, fmpz_mat
 
 from .circuits import whole
-from .numbers import Mat, Real, Refused, U, dot, reduced, require, root, stacked, up, work
+from .numbers import Mat, Real, Refused, U, dot, most, reduced, require, root, stacked, up, work
 
 ALLOWED = {"wheel": ("rank", "residual_rank", "nodes"), "exact_activations": ("rank", "residual_rank"), "brute_force": ()}
 MOST_NODES = 1024
@@ -137,7 +137,7 @@ class Network:
         self.direct = upper(self.u * reduced(np.max, over))
         (W_out, rest), (T, self.w) = outer(Mat.of(w["W_out"])), outer(U)
         self.T, G = T.real(), W_out.real()
-        self.G = Real(np.concatenate([G.mid, rest[:, None]], 1), G.rad, max(G.mag, float(rest.max())))
+        self.G = Real(np.concatenate([G.mid, rest[:, None]], 1), G.rad, most([G.mag, *rest]))
 
     def missed(self, at: Pairs) -> np.ndarray:
         """How far the errors of H move sum_i relu(..) G[i], in Euclidean norm; relu moves by no more than its argument."""
@@ -280,8 +280,7 @@ def tried(w: Weights, at: Pairs) -> np.ndarray:
     for g, (a, b) in enumerate(zip(at.a, at.b)):
         logit = (H[a] + H[b]).relu() @ W + S[a] + S[b]
         margin = logit - logit[np.arange(at.p), at.answer][:, None]
-        margin.mid[np.arange(at.p), at.answer] = -np.inf
-        worst = margin.max(1)
+        worst = margin.pick(lambda x: reduced(np.max, np.where(np.arange(at.p) == at.answer[:, None], -np.inf, x), 1))
         right[g] = worst.negative()
         for h in np.flatnonzero(~(right[g] | (-worst).negative())).tolist():
             right[g, h] = exact()(int(a[h]), int(b[h]))

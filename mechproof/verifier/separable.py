@@ -8,7 +8,8 @@ Problem: v^K sums are too many.  Idea: a *cell* is a set of queries with one max
 (a column).  It knows a lower bound `own` of the last position's term and `f` of another position's, for every bucket
 of tokens that may stand there.  Buckets are ranges of m - t; bucket 0 is the maximum itself.  If own and the least f
 of every position add up to something positive, the whole cell is right; if not, the combinations of buckets that do
-not are listed, each once a row, and their sequences subtracted from v^K.  Where the query is not the maximum (`need`)
+not are listed, each once a row, and their sequences subtracted from their rows'.  What is not listed counts as right, so
+nothing is left out but on evidence: every comparison asks whether a sum is certainly large enough.  Where the query is not the maximum (`need`)
 some other position must hold it: a combination is then told by the position that holds it first.
 """
 
@@ -22,7 +23,8 @@ from math import ceil, inf, log2
 import numpy as np
 
 from .circuits import Circuits
-from .numbers import HUGE, Real, Refused, U, reduced, require, up, weighted, weights, work
+from .ledger import Ledger, Sample, drawn, masses
+from .numbers import Real, Refused, U, best_other, most, reduced, require, up, weighted, weights, work
 
 LISTED = 2**33          # sequences up to which the open combinations are listed
 FAR = 2**40             # an offset beyond every vocabulary
@@ -54,6 +56,7 @@ class Layout:
         self.row_m, self.row_b = np.nonzero(self.size)
         self.count = self.size[self.row_m, self.row_b]
         self.first = np.concatenate([[0], np.cumsum(self.count)[:-1]])
+        self.few = (self.size > 0).sum(1)                                                                   # [m], buckets that there are
         self.none = self.edges[:b] > self.m[:, None]                                                        # [pair, b]
 
     def over_rows(self, x: Real, least: np.ufunc = np.minimum) -> Real:
@@ -98,10 +101,12 @@ class Groups:
             self.count = np.full((1, v), v - 1)
 
     def lead(self, x: Real, row: np.ndarray, m: np.ndarray) -> Real:
-        """x[row, m] minus the largest of each group [g, ...]; +inf for an empty one."""
+        """x[row, m] minus the largest of each group [g, ...]; any number for an empty one, whose cells are none."""
         def rivals(table: np.ndarray) -> np.ndarray:
+            if self.n == 1:
+                return best_other(table)[row, m][None]
             v, out, width, window = table.shape[1], [], 1, table
-            at = lambda a, i: np.where((i < 0) | (i >= v), -inf, a[row, np.clip(i, 0, v - 1)])
+            at = lambda a, i: a[row, np.clip(i, 0, v - 1)]
             for first, last in zip(self.first, self.last):
                 if last == FAR:
                     out.append(at(reduced(np.maximum.accumulate, table[:, ::-1], 1)[:, ::-1], m + first))
@@ -113,69 +118,94 @@ class Groups:
                         work(window.size)
                         width *= 2
                     out.append(at(window, m + last))
-            return np.stack(out if self.n > 1 else [reduced(np.maximum, *out)])
+            return np.stack(out)
         return x[row, m] - x.pick(rivals)
 
 
 @dataclass
 class Cells:
-    """r, x [c] row and column; own [c], f [c, p, b] (p = 1: all positions alike), need [c]; n other positions.
+    """r, x, tokens [c] row, column, and for how many wrong tokens it stands; own [c], f [c, p, b] (p = 1: all positions alike);
+    known [c] whether these bound anything, need [c], few [c] choices that there are (the others are copies of choice 0);
+    n other positions.
 
     slack: no sum formed below is further from the real one.  Such a sum has at most n + 4 roundings of numbers of
-    size at most own + (n + 2) f, which is allowed for twice; a slack that is not a number is as good as infinite.
+    size at most own + (n + 2) f, which is allowed for twice.  It is infinite where one of them is not finite.
     """
 
     r: np.ndarray
     x: np.ndarray
+    tokens: np.ndarray
     own: np.ndarray
     f: np.ndarray
+    known: np.ndarray
     need: np.ndarray
+    few: np.ndarray
     n: int
     slack: float
 
+    COLUMNS = ("r", "x", "tokens", "own", "f", "known", "need", "few")
+
     @classmethod
-    def of(cls, r: np.ndarray, x: np.ndarray, own: Real, f: Real, need: np.ndarray, n: int) -> Cells:
+    def of(cls, addresses: tuple[np.ndarray, ...], own: Real, f: Real, told: tuple[np.ndarray, ...], n: int) -> Cells:
         slack = up(own.rad + n * f.rad + 2 * (n + 4) * U * (own.mag + (n + 2) * f.mag))
-        return cls(r, x, own.mid, f.mid, need, n, slack if slack < HUGE / 2 else HUGE / 2)
+        return cls(*addresses, own.mid, f.mid, *told, n, slack if slack < inf else inf)
 
     def take(self, at: np.ndarray) -> Cells:
-        return Cells(self.r[at], self.x[at], self.own[at], self.f[at], self.need[at], self.n, self.slack)
+        return Cells(*(getattr(self, name)[at] for name in self.COLUMNS), self.n, self.slack)
 
-    def open(self) -> Cells:
-        """Those that their worst combination does not certify."""
+    @property
+    def given_up(self) -> np.ndarray:
+        """Cells of which nothing is known."""
+        return ~self.known if self.slack < inf else np.ones_like(self.known)
+
+    def sure(self) -> np.ndarray:
+        """Those that their worst combination certifies."""
         low = reduced(np.min, self.f, 2)
         least = self.own + reduced(np.sum, low, 1) * (self.n // self.f.shape[1])
         held = least + reduced(np.min, self.f[:, :, 0] - low, 1)
         work(8 * len(self.own) + low.size)
-        return self.take(np.flatnonzero(~(np.where(self.need, held, least) > self.slack)))
+        return (np.where(self.need, held, least) > self.slack) & self.known
+
+    def sums(self, choices: np.ndarray) -> np.ndarray:
+        """One combination a cell [c, p], added up."""
+        cell, p = np.arange(len(choices))[:, None], np.minimum(np.arange(self.n), self.f.shape[1] - 1)
+        work(choices.size + len(choices))
+        return self.own + self.f[cell, p, choices].sum(1)
 
     def survivors(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Blocks of (cell, combination, sum), combinations not certainly positive, position by position base b."""
+        """Blocks of (cell, combination, sum), combinations not certainly positive, position by position base b.
+
+        Where the maximum has to be held, a pattern says who holds it first: smaller tokens before, anything after.
+        """
+        b = self.f.shape[2]
+        none = np.arange(b) >= self.few[:, None]
         for need in (False, True):
             at = np.flatnonzero(self.need == need)
             work(2 * len(self.need))
-            f = np.broadcast_to(self.f[at], (len(at), self.n, self.f.shape[2]))
-            held, below = f[:, :, 0], reduced(np.min, self.f[at][:, :, 1:], 2)
+            f = np.broadcast_to(self.f[at], (len(at), self.n, b))
+            held, below = f[:, :, 0], np.broadcast_to(reduced(np.min, self.f[at][:, :, 1:], 2), f.shape[:2])
             either = np.minimum(held, below)
-            work(either.size)
+            own = np.where(self.given_up[at], np.nan, self.own[at])                  # no sum of theirs is large enough
+            work(either.size + len(own))
             for first in range(self.n) if need else [None]:
-                g, low = f, either
+                low, out = either.copy(), np.broadcast_to(none[at][:, None], f.shape)
                 if need:
-                    g, low = f.copy(), either.copy()
-                    g[:, :first, 0], g[:, first, 1:] = inf, inf
-                    low[:, :first], low[:, first] = np.broadcast_to(below, low.shape)[:, :first], held[:, first]
-                yield from extended(self.own[at], g, low, self.slack, at)
+                    low[:, :first], low[:, first], out = below[:, :first], held[:, first], out.copy()
+                    out[:, :first, 0], out[:, first, 1:] = True, True
+                yield from extended((own, f, low), out, self.slack, at)
 
 
-def extended(own: np.ndarray, f: np.ndarray, low: np.ndarray, slack: float, cell: np.ndarray) -> Iterator[tuple]:
-    """Sums own + f[0, .] + f[1, .] + ... of at most slack, built choice by choice while the least rest may keep them so."""
+def extended(terms: tuple[np.ndarray, ...], out: np.ndarray, slack: float, cell: np.ndarray) -> Iterator[tuple]:
+    """Sums own + f[0, .] + f[1, .] + ... not above slack, by choices that are not `out`, built choice by choice while the least
+    rest (`low`) may keep them so."""
+    own, f, low = terms
     n, b = f.shape[1:]
     least = own + reduced(np.sum, low, 1)
     at = np.flatnonzero(~(least > slack))
     work(3 * len(own))
-    own, f, low, cell = own[at], f[at], low[at], cell[at]
-    bound = np.minimum((slack - least[at])[:, None] + low, HUGE)                      # +inf is no choice, whatever the slack
-    i, p, choice = np.nonzero(f <= bound[..., None])
+    own, f, low, out, cell = own[at], f[at], low[at], out[at], cell[at]
+    bound = (slack - least[at])[:, None] + low
+    i, p, choice = np.nonzero(~((f > bound[..., None]) | out))
     work(3 * low.size + 2 * f.size + low.size)
     term = f[i, p, choice]
     count = np.bincount(i * n + p, minlength=len(at) * n).reshape(-1, n)
@@ -191,7 +221,7 @@ def extended(own: np.ndarray, f: np.ndarray, low: np.ndarray, slack: float, cell
         for block in (slice(k, k + step) for k in range(0, len(row), step)):
             parent, child = children(start[row[block], p], count[row[block], p])
             sums = total[block][parent] + term[child]
-            keep = np.flatnonzero(sums <= limit[row[block][parent], p])
+            keep = np.flatnonzero(~(sums > limit[row[block][parent], p]))
             work(3 * len(sums))
             parent, child = parent[keep], child[keep]
             work(2 * len(keep))
@@ -202,20 +232,22 @@ def extended(own: np.ndarray, f: np.ndarray, low: np.ndarray, slack: float, cell
 
 @dataclass
 class Stage:
-    """One resolution.  m, need, hopeless [row]; keys [2, row, b] and places [2, row, p] both ends (or one) of the
-    factors of another position's weight; direct(x, r) and own(x, r) [c]; votes(x, m, merged) [c, p, b]."""
+    """One resolution.  m, need, known [row]: its maximum, whether another position must hold that, whether no weight was too
+    large; few [m], choices that there are; keys [2, row, b] and places [2, row, p] both ends (or one) of the factors of
+    another position's weight; direct(x, r) and own(x, r) [c]; votes(x, m, merged) [c, p, b]."""
 
     n: int
     m: np.ndarray
     need: np.ndarray
-    hopeless: np.ndarray
+    known: np.ndarray
+    few: np.ndarray
     keys: Real | Callable[[np.ndarray], Real]
     places: Real
     direct: Callable[[np.ndarray, np.ndarray], Real]
     own: Callable[[np.ndarray, np.ndarray], Real]
     votes: Callable[[np.ndarray, np.ndarray, bool], Real]
 
-    def cells(self, r: np.ndarray, x: np.ndarray, merged: bool) -> Cells:
+    def cells(self, r: np.ndarray, x: np.ndarray, tokens: np.ndarray, merged: bool) -> Cells:
         """Terms of the cells (r, x); `merged`: one f for all positions, of the worst of them."""
         rows, place = runs(r)
         at = self.places[:, rows]
@@ -223,19 +255,21 @@ class Stage:
             at = at.pick(lambda a: np.stack([reduced(np.min, a[0], 1), reduced(np.max, a[-1], 1)])[..., None])
         w = (self.keys(rows) if callable(self.keys) else self.keys[:, rows])[:, :, None] * at[..., None]
         f = weighted(self.direct(x, r)[:, None, None] + self.votes(x, self.m[r], merged), w[:, place])
-        own = self.own(x, r).pick(lambda a: np.where(self.hopeless[r], -HUGE, a))
-        return Cells.of(r, x, own, f, self.need[r], self.n)
+        return Cells.of((r, x, tokens), self.own(x, r), f, (self.known[r], self.need[r], self.few[self.m[r]]), self.n)
 
-    def open(self, r: np.ndarray, x: np.ndarray, resolve: bool) -> Cells:
-        """The cells left open with positions merged and then, if asked for, apart; block by block."""
-        b, p = self.votes(x[:0], r[:0], False).mid.shape[:0:-1]
+    def open(self, book: Ledger, resolve: bool) -> Cells:
+        """The cells left open with positions merged and then, if asked for, apart; block by block; the others are settled in the book."""
+        b, p = self.votes(book.x[:0], book.r[:0], False).mid.shape[:0:-1]
         for merged in ((True, False) if resolve else (True,)) if p > 1 else (False,):
-            step = max(1, BLOCK // (b * (1 if merged else p)))
-            parts = [self.cells(r[k : k + step], x[k : k + step], merged).open() for k in range(0, max(len(r), 1), step)]
+            step, parts = max(1, BLOCK // (b * (1 if merged else p))), []
+            for k in range(0, max(len(book.r), 1), step):
+                cells = self.cells(*(column[k : k + step] for column in (book.r, book.x, book.tokens)), merged)
+                sure = cells.sure()
+                book.settle(cells.r[sure], cells.tokens[sure])
+                parts.append(cells.take(np.flatnonzero(~sure)))
             require(sum(part.f.size for part in parts) <= OPEN, "too many cells are left open", Refused)
-            columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("r", "x", "own", "f", "need"))
-            cells = Cells(*columns, self.n, max(part.slack for part in parts))
-            r, x = cells.r, cells.x
+            cells = Cells(*(np.concatenate([getattr(part, name) for part in parts]) for name in Cells.COLUMNS), self.n, most(part.slack for part in parts))
+            book.left(cells.r, cells.x, cells.tokens)
         return cells
 
 
@@ -260,11 +294,11 @@ class Terms:
         return lead if slack is None else lead - slack[row]
 
     def by_bucket(self, x: Real) -> Real:
-        """[.., pair] to [.., m, b], the least; +inf where a bucket is empty."""
+        """[.., pair] to [.., m, b], the least; bucket 0 once more in the place of an empty one."""
         def spread(rows: np.ndarray) -> np.ndarray:
-            out = np.full((*rows.shape[:-1], *self.lay.size.shape), inf)
+            out = np.zeros((*rows.shape[:-1], *self.lay.size.shape))
             out[..., self.lay.row_m, self.lay.row_b] = rows
-            return out
+            return np.where(self.lay.size > 0, out, out[..., :1])
         return self.lay.over_rows(x).pick(spread)
 
     @cached_property
@@ -295,16 +329,15 @@ class Terms:
 
     def own(self, votes: Real, pairs: np.ndarray | slice) -> Real:
         """The query's own term from its votes [.., pair]."""
-        w, hopeless = self.own_weights
-        return weighted(votes, w[:, pairs]).pick(lambda a: np.where(hopeless[pairs], -HUGE, a))
+        return weighted(votes, self.own_weights[0][:, pairs])
 
     def key_logs(self, extreme: np.ufunc, sign: float) -> Real:
-        """Extreme of A[t, k] - top over the keys k of each bucket [pair, b], moved by the slack; 0 for an empty one."""
+        """Extreme of A[t, k] - top over the keys k of each bucket [pair, b], moved by the slack; bucket 0 for an empty one."""
         lay, slack = self.lay, self.slack["qk"]
         ends = self.A.pick(lambda a: windows(a, lay, extreme)) - self.top[:, None]
         if slack is not None:
             ends = ends + slack[lay.t][:, None] * Real((lay.edges > 0) * sign)                              # only differences to m are off
-        return ends.pick(lambda a: np.where(lay.none, 0.0, a))
+        return ends.pick(lambda a: np.where(lay.none, a[:, :1], a))
 
     @cached_property
     def logs(self) -> tuple[Real, Real, Real]:
@@ -316,7 +349,8 @@ class Terms:
         """Query by query: a row is a pair."""
         lo, hi, at = self.logs
         (keys, bad), (places, worse) = weights(lo, hi), weights(at)
-        return Stage(self.n_ctx - 1, self.lay.m, self.lay.t < self.lay.m, bad.any(1) | worse.any(1), keys, places,
+        known = ~(bad.any(1) | worse.any(1) | self.own_weights[1])
+        return Stage(self.n_ctx - 1, self.lay.m, self.lay.t < self.lay.m, known, self.lay.few, keys, places,
                      lambda g, r: self.lead_EU[g, r], lambda g, r: self.all_own[g, r], self.votes)
 
     def grouped(self) -> Stage:
@@ -326,12 +360,20 @@ class Terms:
         keys, bad = weights(worst(lo, np.minimum), worst(hi, np.maximum))
         places, worse = weights(worst(at, np.minimum), worst(at, np.maximum))
         direct, own = lay.over_rows(self.lead_EU), lay.over_rows(self.all_own)
-        return Stage(self.n_ctx - 1, lay.row_m, lay.row_b > 0, bad.any(1) | worse.any(1), keys, places,
+        known = ~(bad.any(1) | worse.any(1) | np.logical_or.reduceat(self.own_weights[1], lay.first))
+        return Stage(self.n_ctx - 1, lay.row_m, lay.row_b > 0, known, lay.few, keys, places,
                      lambda g, r: direct[g, r], lambda g, r: own[g, r], self.votes)
 
-    def start(self) -> tuple[np.ndarray, np.ndarray]:
+    def start(self) -> Ledger:
         """Every cell of `grouped` whose group is not empty."""
-        return np.nonzero(self.groups.count.T[self.lay.row_m])
+        r, g = np.nonzero(self.groups.count.T[self.lay.row_m])
+        return Ledger(self.v, np.zeros_like(self.lay.row_m), r, g, self.groups.count[g, self.lay.row_m[r]])
+
+    def by_query(self, book: Ledger) -> Ledger:
+        """The cells left, query by query."""
+        lay = self.lay
+        parent, r = children(lay.first[book.r], lay.count[book.r])
+        return Ledger(self.v, np.repeat(book.settled, lay.count), r, book.x[parent], book.tokens[parent])
 
 
 def exact_numbers(x: np.ndarray) -> Real:
@@ -397,19 +439,25 @@ def listed(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int:
                     mass = mass * lay.size[m[row], code // b**p % b]
                 work((4 * n + 3) * len(code))
                 lost += int(mass.sum())
+        some = drawn(len(at))
+        sample = Sample(cells.take(at[some]))
+        sample.compare(marks.mark[place[some] * b**n + sample.code] > 0)
     return lost
 
 
 def certified(circuits: Circuits, groups: int, buckets: int, each: bool) -> int:
-    """How many sequences the separable proof certifies."""
+    """How many sequences the separable proof certifies: of rows without cells left all, of rows given up none, of the others all
+    but those in the combinations left open."""
     from .levels import counted
     terms = Terms(circuits, groups, buckets)
-    lay, stage = terms.lay, terms.grouped()
-    cells, copies = stage.open(*terms.start(), True), lay.count
+    lay, stage, book = terms.lay, terms.grouped(), terms.start()
+    cells, copies = stage.open(book, True), lay.count
     if each:
-        stage, coarse = terms.single(), cells
-        parent, r = children(lay.first[coarse.r], lay.count[coarse.r])
-        cells, copies = stage.open(r, coarse.x[parent], True), np.ones_like(lay.m)
+        stage, book = terms.single(), terms.by_query(book)
+        cells, copies = stage.open(book, True), np.ones_like(lay.m)
+    mass = masses(stage.m, stage.need, copies, (terms.v, stage.n))
+    passed, lists = book.verdicts(cells, mass)
+    cells = cells.take(np.flatnonzero(lists[cells.r]))
     few = terms.v**terms.n_ctx <= LISTED
     lost = listed(cells, lay, stage.m, copies) if few else counted(cells, lay, stage.m, copies)
-    return terms.v**terms.n_ctx - lost
+    return sum(mass[row] for row in np.flatnonzero(passed | lists)) - lost

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flint import ctx
 
 from . import circuits, cubic, pizza, separable
 from .exact import right_sequences
 from .numbers import Refused, Unreadable, require, work
 from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
+from .state import exact_state
 
 FORMAT = "mechproof-certificate/1"
-PRECISION = 128                                 # bits of the tables' balls
 FOOLED = {"monte_carlo": 3 * 2.0**-61}          # one chance for each of three tables; others draw no coins
 CHEAPEST = 0.9                                  # of the operations counted here that a claim must admit to
 MOST_WORK = 2**37
@@ -54,10 +53,9 @@ def read(certificate: bytes | str | os.PathLike) -> dict:
 
 
 def guarded(derive) -> Verdict:
-    """Refusals and unreadable files as verdicts; what no check foresaw proves nothing either."""
-    before, ctx.prec = ctx.prec, PRECISION
+    """In a state of its own.  Refusals and unreadable files as verdicts; what no check foresaw proves nothing either."""
     try:
-        with np.errstate(all="ignore"):
+        with exact_state():
             return derive()
     except Refused as reason:
         return Verdict(1, f"refused: {reason}", flops=work.total)
@@ -67,8 +65,6 @@ def guarded(derive) -> Verdict:
         return Verdict(1, "refused: the check does not fit into memory")
     except Exception as error:
         return Verdict(2, f"unreadable: {type(error).__name__} while checking")
-    finally:
-        ctx.prec = before
 
 
 def judged(certificate: dict[str, Any], model: Model) -> Verdict:
