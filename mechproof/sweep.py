@@ -295,6 +295,7 @@ def sweep(wanted: Sequence[Task], path: Path, make: Callable[[Sequence[Task]], I
     path = path.resolve()
     journal = path.with_suffix(path.suffix + ".journal")
     with _held(journal):
+        zoo.clear(path)
         before = {key(row): row for row in (read(path) if path.exists() else []) + noted(journal)}
         names = {task.model for task in wanted}
         rows = {k: row for k, row in before.items() if row["strategy"] or row["model"] not in names}       # read now, if it could not be

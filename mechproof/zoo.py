@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import lru_cache
+from glob import escape
 from importlib import import_module
 from pathlib import Path
 
@@ -198,7 +199,7 @@ def whole(path: Path) -> Iterator[Path]:
     """Where to write so that `path` appears whole or not at all.  Errors: InputError where it cannot be written."""
     folder = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".mechproof-", dir=path.parent))           # nobody else's, and no file of the user's
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))           # nobody else's, and no file of the user's
         part = folder / "part"
         yield part
         part.chmod(0o644)
@@ -211,6 +212,16 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:99]}."
+
+
+def clear(path: Path) -> None:
+    """Remove what a writer of this file left that was killed; only for who knows that no other writer is at work."""
+    for folder in path.parent.glob(escape(_prefix(path)) + "????????"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -193,7 +193,8 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
     from mechproof import zoo
     from mechproof.yours import Yours
     model, path = mp.load("max-of-4/3"), tmp_path / "mine.safetensors"
-    zoo.save_atomically(path, dict(model.tensors), {})
+    zoo.save_atomically(path, dict(model.tensors), model.family.answers)
+    zoo.save_atomically(tmp_path / "asked.safetensors", dict(model.tensors), {})
     yours = Yours(str(path), ("cubic", "separable", "exact"))
     found = yours.bounds(str(path))
     assert [b.strategy for _, b in found] == ["exact", "separable", "cubic"] and found[0][1].correct == mp.prove(model, "exact").correct
@@ -201,8 +202,12 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
     zoo.save_atomically(tmp_path / "other.safetensors", {"W_E": torch.zeros(3, 2)}, {})
     for bad in (str(tmp_path / "other.safetensors"), str(tmp_path / "none.safetensors"), "max-of-4/999"):
         assert "\n" not in yours.text(bad) and yours.text(bad)
-    field, out = yours.widget().children
-    field.children[0].value = "max-of-4-stripped/0"
+    assert "does not say normalization_type and n_heads" in yours.text(str(tmp_path / "asked.safetensors"))
+    field, plain, out = yours.widget().children
+    plain.value, field.children[0].value = True, str(tmp_path / "asked.safetensors")
+    field.children[1].click()
+    assert "branch and bound" in out.value
+    plain.value, field.children[0].value = False, "max-of-4-stripped/0"
     field.children[1].click()
     assert "branch and bound" in out.value and ">= 9" in out.value.replace("&gt;", ">")
     assert len(Yours("pizza-31/5").bounds("pizza-31/5")) >= 3 and "Of a file of yours" in repr(yours)

@@ -549,7 +549,7 @@ BAD = {
     "NaN": (lambda w: w | {"W_out": w["W_out"] * torch.nan}, r"^tensor W_out holds NaN or infinity; expected finite numbers"),
     "infinity": (lambda w: w | {"b_out": torch.full((8,), torch.inf)}, r"^tensor b_out holds NaN or infinity"),
     "whole numbers": (lambda w: w | {"W_U": w["W_U"].long()}, r"^tensor W_U is torch.int64; expected float32"),
-    "attention": (lambda w: w | {"W_Q": torch.ones(2, 8, 4)}, r"^tensor W_Q is what would make attention depend on the tokens; remove it"),
+    "attention": (lambda w: w | {"W_Q": torch.ones(2, 8, 4)}, r"^tensor W_Q is what would make attention depend on the tokens, and is not zero; a bound would be about another network, so there is none$"),
     "attention's bias": (lambda w: w | {"b_K": torch.ones(2, 4)}, r"^tensor b_K is what would make attention depend on the tokens"),
     "unembedding's bias": (lambda w: w | {"b_U": torch.ones(5)}, r"^tensor b_U is a part that this network does not have"),
     "nothing known": (lambda w: w | {"W_gate": torch.ones(5)}, r"^tensor W_gate is not a tensor of this network"),
@@ -571,7 +571,7 @@ def test_files_are_told_apart(tmp_path):
     more = {"W_Q": torch.zeros(2, 8, 4), "W_K": torch.zeros(2, 8, 4), "b_Q": torch.zeros(2, 4), "b_U": torch.zeros(5), "IGNORE": torch.tensor(-1e5),
             "mask": torch.ones(3, 3), "train_pairs": torch.tensor([[0, 1]])}
     save_file(w | more, tmp_path / "lens.safetensors")
-    model, plain = mp.load(tmp_path / "lens.safetensors"), zoo.model_from_tensors("plain", w)
+    model, plain = mp.load(tmp_path / "lens.safetensors", normalization_type="none"), zoo.model_from_tensors("plain", w)
     assert model.family.name == "pizza" and model.sha256 == plain.sha256 and model.sizes["p"] == 5
     other = zoo.model_from_tensors("max", {name: torch.randn(x) for name, x in max_of_k_shapes(3, 5, 8).items()})
     assert other.family.name == "max_of_k"

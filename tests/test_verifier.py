@@ -230,7 +230,7 @@ def test_weights_that_are_not_this_network(tmp_path, name, poison, code):
 def test_half_precision_files(tmp_path, dtype):
     half = {name: x.to(dtype) for name, x in small_model(0).tensors.items()}
     save_file(half, tmp_path / "m.safetensors")
-    content, _ = certificate(mp.load(tmp_path / "m.safetensors"), "exact")
+    content, _ = certificate(mp.load(tmp_path / "m.safetensors", normalization_type="none", n_heads=1), "exact")
     assert verify(json.dumps(content).encode(), tmp_path / "m.safetensors").code == 0
 
 

@@ -138,7 +138,7 @@ class Sample:
             index = torch.randint(len(r), (SAMPLE,), generator=source)
             share = torch.rand(SAMPLE, n, generator=source, dtype=torch.float64)
             held = torch.randint(n, (SAMPLE, 1), generator=source)       # who holds the maximum, if somebody has to
-        cells = stage.cells(r[index], g[index])
+        cells = stage.terms(r[index], torch.arange(SAMPLE), g[index])   # every row by itself: the cost does not depend on the draw
         with cost.addresses():
             choices = (share * (~cells.none).sum(1, keepdim=True)).long()
             choices = choices.scatter(1, held, torch.where(cells.need[:, None], 0, choices.gather(1, held)))

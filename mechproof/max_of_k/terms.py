@@ -295,7 +295,11 @@ class Stage:
 
     def cells(self, r: Tensor, g: Tensor, merged: bool = False) -> Cells:
         """The terms of cells (r, g).  Complexity: O(c p b)."""
-        rows, place = r.unique_consecutive(return_inverse=True) if len(r) else (r, r)
+        return self.terms(*(r.unique_consecutive(return_inverse=True) if len(r) else (r, r)), g, merged)
+
+    def terms(self, rows: Tensor, place: Tensor, g: Tensor, merged: bool = False) -> Cells:
+        """The same of cells whose rows are rows[place]."""
+        r = rows[place]
         at = self.positions[:, rows]
         if merged:
             at = at.pick(lambda x: torch.stack([x[0].amin(1), x[-1].amax(1)])[..., None])

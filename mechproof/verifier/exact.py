@@ -157,11 +157,10 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
     """Wrong sequences in the cells (pair, wrong token), each sequence once."""
     n, v, wrong, close, tried = stage.n, terms.v, 0, 0, 0
     step = max(1, BLOCK // (n * v))
-    cells_of = lambda at: stage.cells(r[at], x[at], np.ones_like(x[at]), False)
     for rows, at, place in by_rows(r, v**n):
         marks, doubtful = Marks(len(rows) * v**n), []
         for k in range(0, len(at), step):
-            cells = cells_of(at[k : k + step])
+            cells = stage.cells(r[at[k : k + step]], x[at[k : k + step]], np.ones_like(at[k : k + step]), False)
             for cell, code, total in cells.survivors():
                 sure = total < -cells.slack
                 work(8 * len(sure))
@@ -178,6 +177,6 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
             m, offsets = int(terms.lay.m[row]), [c // v**p % v for p in reversed(range(n))]
             wrong += not trial.right([m - o for o in offsets] + [int(terms.lay.t[row])])
         some = drawn(len(at))
-        sample = Sample(cells_of(at[some]))
+        sample = Sample(stage.terms((r[at[some]], np.arange(len(some))), (x[at[some]], np.ones_like(some)), False))
         sample.compare(marks.mark[place[some] * v**n + sample.code] > 0)
     return wrong

@@ -249,7 +249,12 @@ class Stage:
 
     def cells(self, r: np.ndarray, x: np.ndarray, tokens: np.ndarray, merged: bool) -> Cells:
         """Terms of the cells (r, x); `merged`: one f for all positions, of the worst of them."""
-        rows, place = runs(r)
+        return self.terms(runs(r), (x, tokens), merged)
+
+    def terms(self, at_rows: tuple[np.ndarray, np.ndarray], columns: tuple[np.ndarray, np.ndarray], merged: bool) -> Cells:
+        """The same of cells whose rows are rows[place]."""
+        (rows, place), (x, tokens) = at_rows, columns
+        r = rows[place]
         at = self.places[:, rows]
         if merged:
             at = at.pick(lambda a: np.stack([reduced(np.min, a[0], 1), reduced(np.max, a[-1], 1)])[..., None])
