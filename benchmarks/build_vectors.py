@@ -54,7 +54,7 @@ def main() -> None:
         index.append({"certificate": f"{name}.json", "model": f"{model}.safetensors", "code": code, "why": why})
 
     for name, model in models().items():
-        note = {"n_ctx": str(model.sizes["n_ctx"])} if name == "stripped" else {}
+        note = model.family.answers | {key: str(model.sizes[key]) for key in model.family.described}
         zoo.save_atomically(OUT / f"{name}.safetensors", {key: t.clone() for key, t in model.tensors.items()}, note)
         listed = {s.id for s in mp.strategies(model)}
         chosen = STRATEGIES if name == "small" else ("exact", "separable", "wheel", "exact_activations")

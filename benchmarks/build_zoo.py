@@ -57,7 +57,7 @@ def member(collection: str, seed: int) -> tuple[dict, dict]:
     family = zoo.family_of_collection(collection)
     path = BUILD / f"{collection}.{seed}.safetensors"
     if not path.exists():
-        zoo.save_atomically(path, family.train(family.collections[collection], seed), {})
+        zoo.save_atomically(path, family.train(family.collections[collection], seed), family.answers)
     model = Model(f"{collection}/{seed}", family, load_file(path))
     note = path.with_suffix(".json")
     if not note.exists():

@@ -25,6 +25,7 @@ from mechproof.tables import noted, read, write
 
 TWO = partial(locally, workers=2)
 HERE = lambda todo: (task() for task in todo)                           # where workers are not what is tested
+SAYS = {"normalization_type": "none", "n_heads": "1"}                   # what a file of weights alone leaves open
 
 
 def same(rows) -> list[dict]:
@@ -71,7 +72,7 @@ def test_all_means_what_prove_means_by_it_and_ids_are_made_whole():
 
 def test_an_id_is_for_the_models_that_know_it(tmp_path):
     for name in ("max-of-4/0", "pizza-31/0"):
-        zoo.save_atomically(tmp_path / f"{name.partition('/')[0]}.safetensors", dict(mp.load(name).tensors), {})
+        zoo.save_atomically(tmp_path / f"{name.partition('/')[0]}.safetensors", dict(mp.load(name).tensors), mp.load(name).family.answers)
     wanted = tasks(members(str(tmp_path)), ["cubic", "wheel"])
     assert [(os.path.basename(task.model), task.strategy) for task in wanted] == [
         ("max-of-4.safetensors", "cubic"), ("pizza-31.safetensors", "wheel")]
@@ -180,9 +181,9 @@ def test_a_missing_package_is_said_before_the_work(few, tmp_path, monkeypatch):
 def test_a_model_that_fails_says_why_and_the_rest_goes_on(tmp_path, capsys):
     good, path = tmp_path / "b.safetensors", tmp_path / "t.parquet"
     tensors = dict(mp.load("max-of-4/0").tensors)
-    zoo.save_atomically(good, tensors, {})
+    zoo.save_atomically(good, tensors, SAYS)
     (tmp_path / "a.safetensors").write_bytes(b"not tensors")
-    zoo.save_atomically(tmp_path / "c.safetensors", tensors | {"W_E": torch.full((64, 32), torch.nan)}, {})
+    zoo.save_atomically(tmp_path / "c.safetensors", tensors | {"W_E": torch.full((64, 32), torch.nan)}, SAYS)
     assert main(["sweep", str(tmp_path), "--strategies", "cubic", "--workers", "1", "-o", str(path)]) == 1
     assert "2 failed" in capsys.readouterr().out
     first, fine, third = read(path)
@@ -190,14 +191,14 @@ def test_a_model_that_fails_says_why_and_the_rest_goes_on(tmp_path, capsys):
     assert first["correct"] is None
     assert fine["error"] is None and fine["right"] is None and fine["correct"] == mp.prove(mp.load("max-of-4/0"), "cubic").correct
     for name in "ac":
-        zoo.save_atomically(tmp_path / f"{name}.safetensors", tensors, {})           # mended: the failures are no results
+        zoo.save_atomically(tmp_path / f"{name}.safetensors", tensors, SAYS)         # mended: the failures are no results
     assert main(["sweep", str(tmp_path), "--strategies", "cubic", "--workers", "1", "-o", str(path)]) == 0
     assert [row["error"] for row in read(path)] == [None] * 3
 
 
 def test_what_could_not_be_read_for_a_while_leaves_no_trace(tmp_path, capsys):
     model, path = tmp_path / "a.safetensors", tmp_path / "t.parquet"
-    zoo.save_atomically(model, dict(mp.load("max-of-4/0").tensors), {})
+    zoo.save_atomically(model, dict(mp.load("max-of-4/0").tensors), SAYS)
     run = lambda: main(["sweep", str(tmp_path), "--strategies", "cubic", "--workers", "1", "-o", str(path)])
     good = model.read_bytes()
     assert run() == 0
