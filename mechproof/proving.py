@@ -20,6 +20,7 @@ from .state import own_state
 COST_LIMIT = 2 * 10**10
 
 
+@own_state()
 def strategies(model: Model) -> list[Strategy]:
     """The named presets for this model: .id .label .family .cost (predicted operations) .parameters."""
     return model.family.strategies(model.sizes)
@@ -57,6 +58,7 @@ def _searched(model: Model, preset: Strategy, parameters: Parameters) -> Advice:
         return preset.search(model, parameters)
 
 
+@own_state()
 def check(model: Model, strategy: str, advice: object, rank: int | None = None) -> Bound:
     """The proof: a sound Bound from weights and advice.
 
@@ -82,6 +84,7 @@ def checked(model: Model, preset: Strategy, parameters: Parameters, advice: obje
         seconds=time.perf_counter() - start, undecided=proved.undecided(), case=proved.case)
 
 
+@own_state()
 def prove(model: Model, strategy: str, rank: int | None = None) -> Bound:
     """Search, then check.  Errors: as `check`."""
     return run(model, *parse_id(strategy, strategies(model), rank))

@@ -9,8 +9,9 @@ undecided never is.
 
 Nothing that is not finite certifies.  A ball whose radius is finite has finite numbers only: every operation's
 radius contains U times its `mag`, and `mag` >= |mid| overflows no later than `mid` does; the radius of a ball
-made of numbers contains 0 times the largest of them, which is NaN where that is not finite.  So one look at a radius, or at what was made of radii, tells whether a table
-may be used, and no entry of a table stands for anything but its number: "no such entry" is a mask.
+made of numbers contains 0 times the largest of them, which is NaN where that is not finite.  So one look at a
+radius, or at what was made of radii, tells whether a table may be used, and no entry of a table stands for anything
+but its number: "no such entry" is a mask.
 
 Facts relied on, each attacked against exact or ball arithmetic in tests/test_rounding.py:
 

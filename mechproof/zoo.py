@@ -120,13 +120,11 @@ def _no_key_twice(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= MOST_HEADER else b""
 
-    def unique(pairs: list[tuple[str, object]]) -> dict:
-        if len(dict(pairs)) < len(pairs):
-            raise InputError(f"model file {str(path)!r} says a key of its header twice; save it anew")
-        return dict(pairs)
-
+    twice = []
     with suppress(ValueError, RecursionError):                           # what is no JSON safetensors refuses
-        json.loads(header, object_pairs_hook=unique)
+        json.loads(header, object_pairs_hook=lambda pairs: twice.append(len(dict(pairs)) < len(pairs)) or dict(pairs))
+    if any(twice):
+        raise InputError(f"model file {str(path)!r} says a key of its header twice; save it anew")
 
 
 def _as_assumed(model: Model, said: Mapping[str, str | int]) -> None:

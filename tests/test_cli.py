@@ -92,7 +92,7 @@ BAD = [
     (("prove", "{shape}", "--strategy", "cubic"), "tensor W_K has shape [3, 2]; expected [3, 3]"),
     (("prove", "{flat}", "--strategy", "cubic"), "tensor W_Q has shape [9]; expected two dimensions"),
     (("prove", "{double}", "--strategy", "cubic"), "tensor W_E is torch.float64; expected float32"),
-    (("prove", "{bias}", "--strategy", "cubic"), "tensor b_Q is a part that this network does not have, and is not zero; a bound would be about another network"),
+    (("prove", "{bias}", "--strategy", "cubic"), "tensor b_Q is a part that this network does not have, and is not zero; a bound would be about"),
     (("prove", "{mlp}", "--strategy", "cubic"), "tensor W_in is a part that this network does not have, and is not zero"),
     (("prove", "{strange}", "--strategy", "cubic"), "tensor extra is not a tensor of this network, and is not zero"),
     (("prove", "{missing}", "--strategy", "cubic"), "lacks W_U; max_of_k takes W_E, W_pos"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from mechproof.family import Advice, Model, parse_id
 from mechproof.max_of_k import boxes, ledger
 from mechproof.noise import mlp, residual
 from mechproof.product_bounds import RUNGS
+from mechproof.state import own_state
 
 ROOT = Path(__file__).parents[1]
 F8 = torch.float64
@@ -42,18 +43,20 @@ class Case(NamedTuple):
     right: set
     strategy: str
     advice: Advice
-    highest: dict[str, int]
-    lowest: dict[str, int]
+    whole: dict[str, tuple[int, int]]                                    # advice that is whole numbers, and their range
     check: Callable[[Advice], mp.Bound]
 
 
-@lru_cache(maxsize=None)
+@cache
 def truth(kind: str, seed: int) -> tuple[Model, set]:
-    """A small model of a kind, and the inputs that it gets right."""
+    """A small model of a kind, and the inputs that it gets right; of Max-of-K every other one prefers what it should not, so that any
+    count that is false is above the truth."""
     if kind == "pizza":
         model = test_pizza.network(seed, test_pizza.KINDS[seed % len(test_pizza.KINDS)])
         return model, test_pizza.exactly_right(model)
     model = stripped_model(seed) if kind == "stripped" else small_model(seed, KINDS[seed % len(KINDS)])
+    if kind == "max_of_k" and seed % 2:
+        model = mp.Model(f"{model.name}, negated", model.family, dict(model.tensors) | {"W_U": -model["W_U"]})
     return model, right_sequences(model)
 
 
@@ -73,14 +76,10 @@ def case(seed: int) -> Case:
         family = draw.choice([*families, *(f for f in families if f in ("separable", "subcubic"))])
         name = any_setting(draw.choice([s for s in listed if s.family == family]), draw.randrange(10**6))
         preset, chosen = parse_id(name, listed)
-    specs = preset.advice(chosen)
-    return Case(model, right, preset.full_id(chosen), _searched(model, preset, tuple(chosen.items())),
-                {name: spec.high for name, spec in specs.items() if spec.low is not None},
-                {name: spec.low for name, spec in specs.items() if spec.low is not None}, lambda advice: proving.checked(model, preset, chosen, advice))
-
-
-def _searched(model, preset, chosen) -> Advice:
-    return {name: x.clone() for name, x in proving._searched(model, preset, dict(chosen)).items()}
+    with own_state():
+        advice = {name: x.clone() for name, x in preset.search(model, chosen).items()}
+    whole = {name: (spec.low, spec.high) for name, spec in preset.advice(chosen).items() if spec.low is not None}
+    return Case(model, right, preset.full_id(chosen), advice, whole, lambda advice: proving.checked(model, preset, chosen, advice))
 
 
 def extreme(x: torch.Tensor, draw: random.Random) -> torch.Tensor:
@@ -112,12 +111,27 @@ def extreme(x: torch.Tensor, draw: random.Random) -> torch.Tensor:
     return x.clamp(-1.7e308, 1.7e308)
 
 
+def far_apart(advice: Advice, draw: random.Random) -> Advice:
+    """Directions a and b of one factor from the two ends: their product is a number, b times weights is none."""
+    pairs = [(name, name.replace("a", "b", 1) if name[0] == "a" else name.replace("_a", "_b")) for name in advice if name[0] == "a" or "_a" in name]
+    pairs = [(a, b) for a, b in pairs if b in advice and a != b and advice[a].numel() and advice[b].numel()]
+    if pairs:
+        a, b = draw.choice(pairs)[:: draw.choice((1, -1))]
+        small, large = torch.zeros_like(advice[a], dtype=F8), torch.zeros_like(advice[b], dtype=F8)
+        small[..., draw.randrange(small.shape[-1])] = draw.choice((1e-290, 1e-300, -1e-300))
+        large[draw.randrange(large.shape[0])] = draw.choice((1.7e308, -1.7e308, 1e308, 1e300))
+        advice |= {a: small, b: large}
+    return advice
+
+
 def spoiled(found: Case, draw: random.Random) -> Advice:
     """The advice with extremes in one piece of it, or in several, or all of it made of them."""
     names, advice = sorted(found.advice), dict(found.advice)
+    if draw.random() < 0.4:
+        return far_apart(advice, draw)
     for name in draw.sample(names, draw.randint(1, len(names))) if names else ():
-        if name in found.highest:
-            low, high = found.lowest[name], found.highest[name]
+        if name in found.whole:
+            low, high = found.whole[name]
             size = advice[name].shape
             value = draw.choice((low, high, None))
             drawn = [draw.choice((low, high, draw.randint(low, high))) for _ in range(advice[name].numel())]

@@ -175,7 +175,8 @@ def test_the_slack_of_cells_covers_every_sum():
         n = 1 + case % 7
         own, f = (torch.randn(shape, generator=g, dtype=torch.float64) * 10.0 ** (case % 9 - 4) for shape in ((1,), (1, n, 1)))
         f[0, 0, 0] = -own[0] - f[0, 1:, 0].sum()                                            # the sum all but vanishes
-        cells = Cells(Ball(own), Ball(f), torch.zeros(1, dtype=torch.bool), n, torch.zeros(1, 1, dtype=torch.bool), torch.ones(1, dtype=torch.bool))
+        no = lambda *shape: torch.zeros(shape, dtype=torch.bool)
+        cells = Cells(Ball(own), Ball(f), no(1), n, no(1, 1), ~no(1))
         numbers = [own[0].item(), *f[0, :, 0].tolist()]
         real, order = sum(map(Fraction, numbers)), torch.randperm(n + 1, generator=g).tolist()
         total = 0.0

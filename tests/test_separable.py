@@ -66,7 +66,8 @@ def test_units_lie_strictly_below():
         f = torch.randn(40, 3, 5, generator=g, dtype=torch.float64) * scale
         f[:, :, 2:] *= 1e-3
         f[:, :, 0] = f[:, :, 0].abs() + scale
-        cells = Cells(Ball(f[:, 0, 1]), Ball(f), torch.zeros(40, dtype=torch.bool), 3, torch.zeros(40, 5, dtype=torch.bool), torch.ones(40, dtype=torch.bool))
+        no = lambda *shape: torch.zeros(shape, dtype=torch.bool)
+        cells = Cells(Ball(f[:, 0, 1]), Ball(f), no(40), 3, no(40, 5), ~no(40))
         own, u = levels.in_units(cells)
         units = [Fraction(x) for x in (f[:, :, 0].amin(1) / levels.UNITS).clamp_min(2.0**-40).tolist()]
         low, top, within = -2 * levels.REACH - 1, 2 * levels.REACH - 1, 0

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .. import cost
-from ..rounding import Ball, U, _up, smallest_but
+from ..rounding import Ball, U, _up
 
 ROWS = 2**17                # prefixes extended at once
 

@@ -87,7 +87,8 @@ class Layout:
     """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t.
 
     m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket; none [m, b],
-    where there are none, and place [m, b], which bucket stands in; first [row], where a row's pairs begin; window [pair, b], the last token of a bucket.
+    where there are none, and place [m, b], which bucket stands in; first [row], where a row's pairs begin; window [pair, b], the last
+    token of a bucket.
     """
 
     def __init__(self, d_vocab: int, edges: list[int]):

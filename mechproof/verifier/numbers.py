@@ -6,10 +6,11 @@ Problem: rounding must never turn a wrong sequence into a certified one.  Idea: 
 
     every real number meant lies within `mid +- rad`, and |mid| <= mag.
 
-Where a number overflows or is none, so does mag, and then the radius is infinite: nothing that is not finite certifies anything.  One IEEE operation on numbers of
-size at most s is off by at most U s, U = 2^-53, or 2^-1074 where it underflows.  numpy states no error for `exp`; its
-tests ask for less than 4 ulp, and 16 U is allowed here (tests compare it with arb).  Radii are themselves computed in
-floating point: each by fewer than 2^10 operations on positive numbers, which `up` pays for.
+Where a number overflows or is none, so does mag, and then the radius is infinite: nothing that is not finite certifies
+anything.  One IEEE operation on numbers of size at most s is off by at most U s, U = 2^-53, or 2^-1074 where it
+underflows.  numpy states no error for `exp`; its tests ask for less than 4 ulp, and 16 U is allowed here (tests compare
+it with arb).  Radii are themselves computed in floating point: each by fewer than 2^10 operations on positive numbers,
+which `up` pays for.
 
 Operations are counted where they happen: matrix product 2abc, pointwise the size of the result, reduction the size
 of the input, gathers nothing, nor index arithmetic that the sizes alone decide.  The count has a ceiling, what the

@@ -273,7 +273,8 @@ class Stage:
                 book.settle(cells.r[sure], cells.tokens[sure])
                 parts.append(cells.take(np.flatnonzero(~sure)))
             require(sum(part.f.size for part in parts) <= OPEN, "too many cells are left open", Refused)
-            cells = Cells(*(np.concatenate([getattr(part, name) for part in parts]) for name in Cells.COLUMNS), self.n, most(part.slack for part in parts))
+            columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Cells.COLUMNS)
+            cells = Cells(*columns, self.n, most(part.slack for part in parts))
             book.left(cells.r, cells.x, cells.tokens)
         return cells
 

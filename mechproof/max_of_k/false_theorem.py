@@ -1,0 +1,154 @@
+"""The fault behind the book's page "How a proof went wrong": a network, ten numbers of advice, and the count as it was.
+
+Problem: a theorem was false, by ten numbers of advice that are finite, and the program that proved it is gone.  Idea: what was wrong with it
+was one rule, that a term of +inf stands for a choice that does not exist, so that no combination with it is listed; the rest of the
+proof is as it was, and counting its cells by that rule gives what it said.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from math import log10
+
+import pandas as pd
+import torch
+from matplotlib.ticker import FuncFormatter
+from torch import Tensor
+
+import mechproof as mp
+
+from .. import plots, zoo
+from ..bound import percent_lo, short_int
+from ..explore import Explorer, explore
+from ..family import Advice, Model, parse_id
+from .brute_force import count_right
+from .paths import Paths
+from .separable import refine
+from .terms import Groups, Separable
+from .tiers import circuits
+
+SMALL = 1e-300
+LARGEST = (1.0, 1e50, 1e100, 1e150, 1e200, 1e250, 1e290, 1e300, 1e305, 1e307, 3e307, 1e308, 1.7e308)
+WAYS = {"separable:ov=spectral,ov_rank=1": "operator norm, query by query",
+        "separable-grouped:ov=spectral,ov_rank=1": "operator norm, queries in buckets",
+        "separable:ov=gram,ov_rank=1": "norms of rows, query by query"}
+
+
+@lru_cache
+def network() -> Model:
+    """Ten tokens out of four; whatever they are, the answer is 0."""
+    W_U = torch.tensor([[3.0, 0, 0, 0]] * 4 + [[0, 0, 0, 2.0]])
+    weights = {"W_E": torch.eye(4, 5), "W_pos": torch.zeros(10, 5), "W_Q": torch.zeros(5, 1), "W_K": torch.zeros(5, 1),
+               "W_V": torch.tensor([[0, 0.01, 0.01, 0.01, 0]]).T, "W_O": torch.full((1, 5), 0.01), "W_U": W_U}
+    return zoo.model_from_tensors("always-0", weights)
+
+
+@lru_cache
+def right() -> int:
+    """How many of its inputs it answers correctly, by trying all."""
+    return int(count_right(network())[0].sum())
+
+
+def advice(way: str, largest: float) -> Advice:
+    """One direction for the table of votes: the rest stays small, and the part along it is a product of this number."""
+    strategy, parameters = parse_id(way, mp.strategies(network()))
+    small, large = sorted(strategy.advice(parameters))
+    return {small: torch.full((5, 1), SMALL, dtype=torch.float64), large: torch.tensor([[0.0, 0, 0, 0, largest]], dtype=torch.float64).T}
+
+
+def certified_now(way: str, largest: float) -> int:
+    """What the proof certifies on this advice."""
+    return mp.check(network(), way, advice(way, largest)).correct
+
+
+def certified_before(way: str, largest: float) -> int:
+    """What it certified when +inf meant "no such choice": all sequences, less those listed.  Complexity: O(b^(K-1)) a cell."""
+    _, parameters = parse_id(way, mp.strategies(network()))
+    known = circuits(Paths(network()), advice(way, largest), parameters)
+    proof, each = Separable(known.centred(), Groups(parameters["groups"]), parameters["buckets"]), bool(parameters["query"])
+    stage, book, cells = refine(proof, each)
+    copies = torch.ones_like(proof.lay.m) if each else proof.lay.size.flatten()
+    slack, lost = cells.slack.nan_to_num(torch.inf, torch.inf), 0
+    for row in book.r.unique().tolist():
+        listed = False
+        for c in (book.r == row).nonzero()[:, 0].tolist():
+            listed = listed | as_listed(cells.own.mid[c], cells.f.mid[c].masked_fill(cells.none[c], torch.inf), slack, cells.positions)
+        inputs = sequences(proof.lay.size[stage.m[row]], cells.positions, bool(stage.need[row]))
+        lost += int(inputs[listed].sum()) * int(copies[row])
+    return total() - lost
+
+
+def total() -> int:
+    return network().sizes["d_vocab"] ** network().sizes["n_ctx"]
+
+
+def as_listed(own: Tensor, f: Tensor, slack: Tensor, positions: int) -> Tensor:
+    """Whether each combination was listed: its sum is at most the slack, and no term of it is +inf."""
+    bounded = lambda x: x.nan_to_num(-(2.0**1000), torch.inf, -(2.0**1000))
+    sums = bounded(own)[None]
+    for p in range(positions):
+        sums = (sums[:, None] + bounded(f[min(p, len(f) - 1)])).flatten()
+    return (sums <= slack) & (sums != torch.inf)
+
+
+def sequences(size: Tensor, positions: int, need: bool) -> Tensor:
+    """How many sequences every combination of buckets stands for; where the query is not the maximum, another token has to be it."""
+    inputs, held = torch.ones(1, dtype=torch.long), torch.tensor([not need])
+    for _ in range(positions):
+        inputs, held = (inputs[:, None] * size).flatten(), (held[:, None] | (torch.arange(len(size)) == 0)).flatten()
+    return inputs * held
+
+
+def one_number(largest: float, way: str) -> Explorer:
+    """Certified share by the size of one number of the advice, as it was and as it is."""
+    before, now = ({(name, x): count(name, x) for name in WAYS for x in LARGEST} for count in (certified_before, certified_now))
+    places = dict(zip(LARGEST, map(log10, LARGEST)))
+
+    def draw(figure, largest: float, way: str):
+        axes = figure.add_axes((0.11, 0.17, 0.86, 0.7))
+        for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13, "as it was: +inf means that there is no such choice"),
+                                                    (now, plots.QK, "s-", 0.05, "as it is")):
+            axes.plot(places.values(), [found[way, x] / total() for x in LARGEST], style, color=colour, markersize=4, linewidth=1.4)
+            axes.annotate(words, (20, height), color=colour, fontsize=8.5)
+        axes.axhline(right() / total(), color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.plot([places[largest]] * 2, [found[way, largest] / total() for found in (before, now)], "o", color=plots.CHOICE, markersize=8, zorder=3)
+        axes.set_xlim(-6, 318)
+        axes.set_ylim(-0.02, 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"$10^{{{x:g}}}$"))
+        axes.set_xlabel("largest number of the advice (the largest float64 is 1.8e308)")
+        plots.percent_axis(axes.yaxis, "inputs certified")
+        was, is_ = (percent_lo(found[way, largest], total()) for found in (before, now))
+        axes.set_title(f"With {largest:g} in the advice, {was} were certified; {short_int(right())} input in a million is right")
+        return (f"{largest:g}: {was} certified as it was, {is_} as it is",
+                f"Certified share against the largest number of the advice. At {largest:g}, {WAYS[way]}: {was} certified as it was, {is_} as it is, "
+                f"of {short_int(total())} inputs, {short_int(right())} of which is right.")
+
+    return explore(draw, largest={x: f"{x:g}" for x in LARGEST}, way=WAYS, start={"largest": largest, "way": way},
+                   hint="What to try: down from the largest number, step by step, to where the program was right; then the other ways.")
+
+
+def table_of_votes(way: str, largest: float) -> pd.DataFrame:
+    """The table as the proof knows it (a row a token, a column a logit)."""
+    _, parameters = parse_id(way, mp.strategies(network()))
+    table = circuits(Paths(network()), advice(way, largest), parameters).OV.table
+    frame = pd.DataFrame(table.mid.tolist(), index=[f"token {k}" for k in range(4)], columns=[f"logit {i}" for i in range(4)])
+    return frame.assign(radius=float(table.rad)).map(lambda x: f"{x:.2g}")
+
+
+def who_said_what(way: str, largest: float, asked: int = 100) -> pd.DataFrame:
+    """The count as it was, the same program asked about single inputs, and the truth."""
+    bound = mp.check(network(), way, advice(way, largest))
+    draw = random.Random(0)
+    inputs = [[draw.randrange(4) for _ in range(10)] for _ in range(asked)]
+    rows = {"the count, as it was": f"{short_int(certified_before(way, largest))} of {short_int(total())} certified",
+            f"`why`, asked about {asked} inputs": f"{sum(bound.covers(tokens) for tokens in inputs)} certified",
+            "every input, tried": f"{short_int(right())} right"}
+    return pd.DataFrame({"says": rows})
+
+
+def what_it_costs() -> pd.DataFrame:
+    """Operations and seconds of checks with their books, over those of the program before it had any."""
+    rows = zoo.results("guards")["rows"]
+    return pd.DataFrame({"operations": [f"x{row['operations']:.3f}" for row in rows], "time": [f"x{row['seconds']:.2f}" for row in rows]},
+                        index=pd.Index([f"{row['model']} · {row['strategy']}" for row in rows], name="check"))
