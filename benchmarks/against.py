@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT, TURNS = Path(__file__).parents[1], 25
-CHECKS = [("max-of-4/0", s) for s in ("brute_force", "cubic", "exact", "separable", "separable-grouped", "separable-small", "compact-gram",
+CHECKS = [("max-of-4/0", s) for s in ("cubic", "exact", "separable", "separable-grouped", "separable-small", "compact-gram",
                                       "compact-spectral", "compact-frobenius", "monte_carlo", "EUPU-max-diff--attn-mean-query+diff--attn-err-svd")]
 CHECKS += [("max-of-4/17", "exact"), ("max-of-4-stripped/0", "separable"), ("max-of-20/0", "separable-grouped")]
 CHECKS += [("pizza-113/3", s) for s in ("wheel", "exact_activations", "moments", "brute_force")]
@@ -53,9 +53,8 @@ def compared(check: tuple[str, str], before: Path) -> dict:
     """Ratios of this tree to the other."""
     sides = [side(root, check) for root in (before, ROOT)]
     (_, old, was), (_, new, is_) = (ask(process) for process in sides)
-    turns = 3 if check[1] == "brute_force" and check[0].startswith("max") else TURNS
     ratios = []
-    for i in range(turns):
+    for i in range(TURNS):
         found = {j: ask(sides[j]) for j in ((0, 1) if i % 2 else (1, 0))}
         ratios.append(found[1][0] / found[0][0])
     for process in sides:

@@ -20,6 +20,7 @@ from torch import Tensor
 from . import proving
 from .bound import Bound
 from .family import InputError, Model, parse_id
+from .state import own_state
 from .zoo import whole
 
 FORMAT = "mechproof-certificate/1"
@@ -33,6 +34,7 @@ def encoded(tensor: Tensor) -> dict:
     return {"dtype": array.dtype.str, "shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
 
 
+@own_state()
 def certificate(model: Model, strategy: str, rank: int | None = None) -> tuple[dict, Bound]:
     """Search, check and write down.  Errors: InputError for a strategy that the verifier does not cover."""
     preset, parameters = parse_id(strategy, proving.strategies(model), rank)

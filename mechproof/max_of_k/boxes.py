@@ -174,9 +174,9 @@ class Prefixes:
             for block in torch.arange(len(row)).split(ROWS):
                 at = row[block]
                 parent, child = children(self.start[at, p], self.count[at, p])
-                sums = total[block[parent]] + self.term[child]
-                keep = (~(sums > self.limit[p][at[parent]])).nonzero()[:, 0]
-                prefix = block[parent[keep]]
-                yield from walk(row[prefix], sums[keep], torch.cat([choices[prefix], self.choice[child[keep], None]], 1), p + 1)
+                room = self.limit[p][at] - total[block]
+                keep = (~(self.term[child] > room[parent])).nonzero()[:, 0]
+                prefix, child = block[parent[keep]], child[keep]
+                yield from walk(row[prefix], total[prefix] + self.term[child], torch.cat([choices[prefix], self.choice[child, None]], 1), p + 1)
 
         yield from walk(torch.arange(len(self.own)), self.own, torch.empty(len(self.own), 0, dtype=torch.long), 0)

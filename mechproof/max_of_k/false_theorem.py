@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
-from math import log10
 
 import pandas as pd
 import torch
-from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 import mechproof as mp
@@ -103,29 +101,29 @@ def sequences(size: Tensor, positions: int, need: bool) -> Tensor:
 def one_number(largest: float, way: str) -> Explorer:
     """Certified share by the size of one number of the advice, as it was and as it is."""
     before, now = ({(name, x): count(name, x) for name in WAYS for x in LARGEST} for count in (certified_before, certified_now))
-    places = dict(zip(LARGEST, map(log10, LARGEST)))
+    places = {x: i for i, x in enumerate(LARGEST)}                       # step by step: all that happens happens at the end
 
     def draw(figure, largest: float, way: str):
         axes = figure.add_axes((0.11, 0.17, 0.86, 0.7))
         for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13, "as it was: +inf means that there is no such choice"),
                                                     (now, plots.QK, "s-", 0.05, "as it is")):
             axes.plot(places.values(), [found[way, x] / total() for x in LARGEST], style, color=colour, markersize=4, linewidth=1.4)
-            axes.annotate(words, (20, height), color=colour, fontsize=8.5)
+            axes.annotate(words, (0.3, height), color=colour, fontsize=8.5)
         axes.axhline(right() / total(), color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.plot([places[largest]] * 2, [found[way, largest] / total() for found in (before, now)], "o", color=plots.CHOICE, markersize=8, zorder=3)
-        axes.set_xlim(-6, 318)
         axes.set_ylim(-0.02, 1)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"$10^{{{x:g}}}$"))
+        axes.set_xticks(range(len(LARGEST)), [f"{x:g}".replace("+", "") for x in LARGEST])
+        axes.tick_params(axis="x", labelsize=8.5)
         axes.set_xlabel("largest number of the advice (the largest float64 is 1.8e308)")
         plots.percent_axis(axes.yaxis, "inputs certified")
         was, is_ = (percent_lo(found[way, largest], total()) for found in (before, now))
-        axes.set_title(f"With {largest:g} in the advice, {was} were certified; {short_int(right())} input in a million is right")
+        axes.set_title(f"{was} were certified; right is {short_int(right())} of {short_int(total())} inputs")
         return (f"{largest:g}: {was} certified as it was, {is_} as it is",
                 f"Certified share against the largest number of the advice. At {largest:g}, {WAYS[way]}: {was} certified as it was, {is_} as it is, "
                 f"of {short_int(total())} inputs, {short_int(right())} of which is right.")
 
-    return explore(draw, largest={x: f"{x:g}" for x in LARGEST}, way=WAYS, start={"largest": largest, "way": way},
-                   hint="What to try: down from the largest number, step by step, to where the program was right; then the other ways.")
+    return explore(draw, largest=LARGEST, way=WAYS, start={"largest": largest, "way": way},
+                   hint="Go down from the largest number, step by step, to where the program was right; then try the other ways.")
 
 
 def table_of_votes(way: str, largest: float) -> pd.DataFrame:
