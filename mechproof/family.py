@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Model:
             raise InputError(f"model {self.name!r} is made of a {type(self.family).__name__} and a {type(self.tensors).__name__}; "
                              "mp.load takes the name or path of one")
         with own_state():
-            object.__setattr__(self, "tensors", owned(self.family, self.tensors))
+            object.__setattr__(self, "tensors", MappingProxyType(owned(self.family, self.tensors)))
             self.family.sizes(self.tensors, self.metadata)
 
     def __getitem__(self, name: str) -> Tensor:

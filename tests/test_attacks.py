@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import KINDS, small_model
@@ -21,8 +22,9 @@ import mechproof as mp
 from mechproof import bound, cost, sweep, tables, zoo
 from mechproof.__main__ import main
 from mechproof.certificate import certificate
-from mechproof.max_of_k import false_theorem
+from mechproof.max_of_k import boxes, false_theorem, ledger, separable
 from mechproof.max_of_k.truth import Truth
+from mechproof.verifier import separable as verifiers
 from mechproof.verifier import verify_tensors
 
 SAYS = {"normalization_type": "none", "n_heads": "1"}
@@ -105,6 +107,8 @@ def test_a5_a_model_is_checked_however_it_is_made():
     own = make()
     good["W_E"].zero_()                                                  # whose numbers are the caller's no more
     assert own["W_E"].abs().sum() > 0 and own["W_E"].dtype == torch.float32
+    with pytest.raises(TypeError):
+        own.tensors["W_Q"] = good["W_Q"].double()                        # nor afterwards
 
 
 def test_a6_the_hash_covers_what_a_bound_depends_on(tmp_path):
@@ -224,6 +228,70 @@ def test_a9_margins_are_rounded_down(bits):
                     assert arb(margin) <= true, (model.name, strategy)
                     near += strategy == "exact" and bool(arb(margin) + abs(true) * arb(2) ** -48 > true)
     assert near > 12                                                     # and tight where nothing is lost
+
+
+def loses_a_cell(self, sure):
+    """Planted: a cell that is neither settled nor left."""
+    kept, at = less(self, sure)
+    return (ledger.Ledger(kept.settled, kept.r[1:], kept.g[1:], kept.tokens[1:]), at[1:]) if len(at) > 1 else (kept, at)
+
+
+def lists_less(self):
+    """Planted: combinations whose last choice is the first bucket below the maximum are never listed."""
+    for cell, choices, total in listed(self):
+        there = choices[:, -1] != 1
+        yield cell[there], choices[there], total[there]
+
+
+less, listed = ledger.Ledger.less, boxes.Prefixes.extended
+LOST = {"a cell": (ledger.Ledger, "less", loses_a_cell, "neither settled nor left open"),
+        "combinations": (boxes.Prefixes, "extended", lists_less, "drawn at random is neither certified nor listed"),
+        "rows": (ledger, "masses", lambda lay, n, each: fewer(lay, n, each), "are not all there are")}
+
+
+def fewer(lay, n, each):
+    """Planted: a row is given the sequences of its neighbour besides its own."""
+    of = masses(lay, n, each)
+    return ledger.Masses((of.of[0] + of.of[-1], *of.of[1:]), of.rivals)
+
+
+masses = ledger.masses
+
+
+STRATEGIES = ("separable", "separable-grouped", "compact-gram", "exact")
+
+
+@pytest.mark.parametrize("lost, strategy", [(lost, s) for lost in LOST for s in STRATEGIES if (lost, s) != ("rows", "exact")])     # counts pairs, no rows
+def test_what_gets_lost_is_noticed(lost, strategy, monkeypatch):
+    """Where a proof certifies what it does not list, nothing gets lost on the way to the list."""
+    where, name, planted, says = LOST[lost]
+    model, advice = mp.load("max-of-4/0"), mp.search(mp.load("max-of-4/0"), strategy)
+    monkeypatch.setattr(where, name, planted)
+    if lost == "rows":
+        monkeypatch.setattr(separable, "masses", planted)
+    with pytest.raises(ledger.Fault, match=says):
+        for _ in range(50):                                              # the sample may miss what is rare
+            mp.check(model, strategy, advice)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_the_verifier_loses_is_noticed(strategy, monkeypatch):
+    model = mp.load("max-of-4/0")
+    content, arrays = certificate(model, strategy)[0], {k: x.numpy() for k, x in model.tensors.items()}
+    every = verifiers.extended
+
+    def lists_less(*args):
+        for cell, code, total in every(*args):
+            there = code % 3 != 1
+            yield cell[there], code[there], total[there]
+
+    with monkeypatch.context() as planted:
+        planted.setattr(verifiers, "extended", lists_less)
+        assert "books: an input drawn at random" in "".join(verify_tensors(content, arrays, {}).line for _ in range(20))
+    with monkeypatch.context() as planted:
+        planted.setattr(verifiers.Ledger, "settle", lambda self, r, tokens: np.add.at(self.settled, r[1:], tokens[1:]))
+        assert verify_tensors(content, arrays, {}).line == "refused: books: wrong tokens are neither settled nor left open"
+    assert verify_tensors(content, arrays, {}).code == 0
 
 
 LONG, SEED = "x" * 300, 10**22

@@ -549,7 +549,7 @@ BAD = {
     "NaN": (lambda w: w | {"W_out": w["W_out"] * torch.nan}, r"^tensor W_out holds NaN or infinity; expected finite numbers"),
     "infinity": (lambda w: w | {"b_out": torch.full((8,), torch.inf)}, r"^tensor b_out holds NaN or infinity"),
     "whole numbers": (lambda w: w | {"W_U": w["W_U"].long()}, r"^tensor W_U is torch.int64; expected float32"),
-    "attention": (lambda w: w | {"W_Q": torch.ones(2, 8, 4)}, r"^tensor W_Q is what would make attention depend[^\n]*, and is not zero; a bound[^\n]*none$"),
+    "attention": (lambda w: w | {"W_Q": torch.ones(2, 8, 4)}, r"^tensor W_Q is what would make attention [^\n]*and is not zero; a bound[^\n]*none$"),
     "attention's bias": (lambda w: w | {"b_K": torch.ones(2, 4)}, r"^tensor b_K is what would make attention depend on the tokens"),
     "unembedding's bias": (lambda w: w | {"b_U": torch.ones(5)}, r"^tensor b_U is a part that this network does not have"),
     "nothing known": (lambda w: w | {"W_gate": torch.ones(5)}, r"^tensor W_gate is not a tensor of this network"),

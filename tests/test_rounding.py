@@ -193,3 +193,46 @@ def test_square_roots_round_up():
     roots = Ball(x, torch.zeros((), dtype=torch.float64)).sqrt_upper().mid
     assert all(Fraction(r) ** 2 >= Fraction(v) for r, v in zip(roots.tolist(), x.tolist()))
     assert Ball(torch.tensor([-1e-20, 4.0])).sqrt_upper().mid[1] < 2.00001
+
+
+EXTREMES = [0.0, 2.0**-1074, -(2.0**-1022), 1e-300, 1e-160, 1.0, -3.7, 1e154, -1e160, 1e300, 1.7e308, -1.7e308, torch.inf, -torch.inf, torch.nan]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(EXTREMES), min_size=9, max_size=9), st.lists(st.sampled_from(EXTREMES), min_size=9, max_size=9),
+       st.sampled_from([0.0, 1e-300, 1.0, 1e300, torch.inf, torch.nan]))
+def test_a_finite_radius_means_finite_numbers(xs, ys, rad):
+    """Of every operation, and of operations on their results: what is not finite has a radius that is not, and certifies nothing."""
+    a, b = (Ball(torch.tensor(x, dtype=torch.float64).view(3, 3)) for x in (xs, ys))
+    around = Ball(a.mid, torch.tensor(rad, dtype=torch.float64))
+    first = [a, b, around, a + b, a - b, a * b, a @ b, around @ b, a.sum(1), a.mean(0), a.cumsum(1), a.abs(), -a, a.relu(), a.cos(), a.sin(),
+             a.exp(), a.logsumexp(1), a.logsumexp(1, torch.eye(3, dtype=torch.bool)), a.logistic(), a.sqrt_upper(), a.upper(), minimum(a, b), maximum(a, around),
+             cat([a, b], 0), a * 2.0, a.sum_by(torch.tensor([0, 1, 0]), 2, 2), a.amax(1), a.amin(0), a.T, a[0]]
+    second = [x * y for x, y in zip(first, first[1:]) if x.shape == y.shape == (3, 3)]
+    second += [f(x) for x in first for f in (Ball.exp, Ball.upper, Ball.sqrt_upper, Ball.abs, lambda x: x - x, lambda x: x * x, lambda x: x.sum(0))
+               if x.mid.dim()]
+    for ball in [*first, *second]:
+        if torch.isfinite(ball.rad):
+            assert ball.mid.isfinite().all() and torch.isfinite(ball.mag) and (ball.mid.abs() <= ball.mag).all()
+        else:
+            assert not ball.negative().any() and not (-ball).negative().any()
+
+
+def test_the_verifiers_numbers_likewise():
+    """A radius of its float64 arrays is finite or +inf, and finite only where all numbers are; also of several with one that is none."""
+    from itertools import product
+    from math import isfinite
+
+    import numpy as np
+
+    from mechproof.verifier import numbers
+    with np.errstate(all="ignore"):
+        for x, y in product(EXTREMES, repeat=2):
+            a, b = numbers.Real(np.array([[x, 1.0], [y, 2.0]])), numbers.Real(np.array([[y, -x], [0.0, x]]))
+            found = [a, b, a + b, a - b, a * b, a @ b, a.sum(0), a.cumsum(1), a.relu(), -a, abs(a), a.max(0), a.exp(), numbers.stacked([a, b]),
+                     numbers.weighted(a, numbers.Real(np.stack([b.mid, b.mid]), b.rad, b.mag)), *(numbers.weights(z)[0] for z in (a, b)),
+                     (a * b) - (a * b)]
+            for real in found:
+                assert real.rad == np.inf or (isfinite(real.rad) and np.isfinite(real.mid).all() and (np.abs(real.mid) <= real.mag).all()), (x, y)
+                assert isfinite(real.rad) or not real.negative().any()
+    assert np.isnan(numbers.most([1.0, float("nan"), 2.0])) and numbers.most([1.0, 3.0]) == 3.0
