@@ -26,7 +26,7 @@ import torch
 from flint import ctx
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .verifier.state import ALONE, arithmetic, reads_small_numbers
 
@@ -66,7 +66,7 @@ def compiler() -> Any:
 
 def refusals() -> Iterator[str]:
     """What is in force that cannot be set from here, and what would do."""
-    modes = [*_get_current_function_mode_stack(), *filter(None, [_get_current_dispatch_mode()])]
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
     if modes:
         yield f"a torch mode ({type(modes[-1]).__name__}) is in force; leave its `with` block"
     if torch.compiler.is_compiling() or compiler():

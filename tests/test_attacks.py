@@ -261,7 +261,7 @@ masses = ledger.masses
 STRATEGIES = ("separable", "separable-grouped", "compact-gram", "exact")
 
 
-@pytest.mark.parametrize("lost, strategy", [(lost, s) for lost in LOST for s in STRATEGIES if (lost, s) != ("rows", "exact")])     # counts pairs, no rows
+@pytest.mark.parametrize("lost, strategy", [(lost, s) for lost in LOST for s in STRATEGIES if (lost, s) != ("rows", "exact")])     # which has none
 def test_what_gets_lost_is_noticed(lost, strategy, monkeypatch):
     """Where a proof certifies what it does not list, nothing gets lost on the way to the list."""
     where, name, planted, says = LOST[lost]

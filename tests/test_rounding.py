@@ -206,7 +206,8 @@ def test_a_finite_radius_means_finite_numbers(xs, ys, rad):
     a, b = (Ball(torch.tensor(x, dtype=torch.float64).view(3, 3)) for x in (xs, ys))
     around = Ball(a.mid, torch.tensor(rad, dtype=torch.float64))
     first = [a, b, around, a + b, a - b, a * b, a @ b, around @ b, a.sum(1), a.mean(0), a.cumsum(1), a.abs(), -a, a.relu(), a.cos(), a.sin(),
-             a.exp(), a.logsumexp(1), a.logsumexp(1, torch.eye(3, dtype=torch.bool)), a.logistic(), a.sqrt_upper(), a.upper(), minimum(a, b), maximum(a, around),
+             a.exp(), a.logsumexp(1),
+             a.logsumexp(1, torch.eye(3, dtype=torch.bool)), a.logistic(), a.sqrt_upper(), a.upper(), minimum(a, b), maximum(a, around),
              cat([a, b], 0), a * 2.0, a.sum_by(torch.tensor([0, 1, 0]), 2, 2), a.amax(1), a.amin(0), a.T, a[0]]
     second = [x * y for x, y in zip(first, first[1:]) if x.shape == y.shape == (3, 3)]
     second += [f(x) for x in first for f in (Ball.exp, Ball.upper, Ball.sqrt_upper, Ball.abs, lambda x: x - x, lambda x: x * x, lambda x: x.sum(0))

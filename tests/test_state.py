@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import KINDS, small_model
 from flint import ctx
+from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import mechproof as mp
@@ -108,10 +109,10 @@ STATES: dict[str, Callable[[], AbstractContextManager]] = {
     "flint at 20 bits": lambda: set_to(lambda: ctx.prec, partial(setattr, ctx, "prec"), 20),
     "flint at 3000 bits": lambda: set_to(lambda: ctx.prec, partial(setattr, ctx, "prec"), 3000),
     "numpy raises": lambda: np.errstate(all="raise"),
-    "another mode of torch": lambda: FlopCounterMode(display=False),
+    "another mode of torch": lambda: FlopCounterMode(display=False), "tensors that are none": FakeTensorMode,
     "rounding upward": upward,
 }
-REFUSED = {"a device's block", "another mode of torch", "rounding upward"}
+REFUSED = {"a device's block", "another mode of torch", "tensors that are none", "rounding upward"}
 
 
 def models(folder) -> list[str]:
