@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter as Parameter_
 
 from .state import InputError, own_state
 
@@ -50,7 +50,7 @@ class Model:
             raise InputError(f"model {self.name!r} is made of a {type(self.family).__name__} and a {type(self.tensors).__name__}; "
                              "mp.load takes the name or path of one")
         with own_state():
-            object.__setattr__(self, "tensors", MappingProxyType(owned(self.family, self.tensors)))
+            object.__setattr__(self, "tensors", owned(self.family, self.tensors))
             self.family.sizes(self.tensors, self.metadata)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -87,6 +87,11 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def plain(x: object) -> bool:
+    """Whether this is a dense tensor and nothing that only behaves like one."""
+    return type(x) in (Tensor, Parameter_) and x.layout is torch.strided and not x.is_nested
+
+
 def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of a family's tensors in float32.  Errors: InputError, as for a Model."""
     lacking, strange = set(family.tensors) - set(tensors), set(tensors) - {*family.tensors, *family.optional}
@@ -94,7 +99,7 @@ def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise InputError(f"tensors {', '.join(sorted(map(shown, lacking or strange)))} are {'lacking' if lacking else 'no part of this network'}; "
                          f"{family.name} takes {', '.join(family.tensors)}")
     for key, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+        if not plain(tensor):
             raise InputError(f"tensor {key} is a {type(tensor).__name__}; expected a dense tensor")
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")
@@ -254,7 +259,10 @@ def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
     clean = {}
     for name, spec in specs.items():
         try:
-            tensor = torch.as_tensor(advice[name]).detach().cpu()
+            tensor = torch.as_tensor(advice[name])
+            if not plain(tensor):
+                raise TypeError
+            tensor = tensor.detach().cpu()
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array of numbers") from None
         real = spec.low is None

@@ -70,7 +70,8 @@ def check(model: Model, strategy: str, advice: object, rank: int | None = None) 
 
 @own_state()
 def checked(model: Model, preset: Strategy, parameters: Parameters, advice: object) -> Bound:
-    """The proof of a strategy, listed or not.  Errors and complexity: as `check`."""
+    """The proof of a strategy, listed or not, of the weights as they are now.  Errors and complexity: as `check`."""
+    model = replace(model)                                  # copied and checked anew: what the caller changes meanwhile is another network
     advice = check_advice(advice, preset.advice(parameters))
     start = time.perf_counter()
     with in_memory(model), cost.count() as counted:

@@ -91,7 +91,7 @@ def load(name: str | os.PathLike, **said: str | int) -> Model:
                 with safe_open(path, "pt", device="cpu") as file:
                     tensors = {key: file.get_slice(key)[i] for key in file.keys()}
                 recipe = {key: value for key, value in header.items() if key != "models"}
-                return Model(text, families()[header["family"]], tensors, {**recipe, **entry})
+                return _as_assumed(Model(text, families()[header["family"]], tensors, {**recipe, **entry}), said)
     names = [entry["name"] for entry in models()]
     near = get_close_matches(text, names, n=3, cutoff=0.3)
     raise InputError(f"model {text!r} is neither shipped nor a .safetensors file; nearest: {', '.join(near) or names[0]}")
@@ -109,9 +109,7 @@ def _load_file(path: Path, said: Mapping[str, str | int]) -> Model:
         raise InputError(f"model file {str(path)!r} is not safetensors ({str(error).splitlines()[0]}); save it with safetensors") from None
     except OSError as error:
         raise InputError(f"model file {str(path)!r} cannot be read ({error.strerror or error}); give another path") from None
-    model = model_from_tensors(str(path), tensors, metadata)
-    _as_assumed(model, said)
-    return model
+    return _as_assumed(model_from_tensors(str(path), tensors, metadata), said)
 
 
 def _no_key_twice(path: Path) -> None:
@@ -127,32 +125,33 @@ def _no_key_twice(path: Path) -> None:
         raise InputError(f"model file {str(path)!r} says a key of its header twice; save it anew")
 
 
-def _as_assumed(model: Model, said: Mapping[str, str | int]) -> None:
-    """Errors: InputError where the file, or who loads it, says another kind of network, or neither says what its tensors leave open."""
-    family, ours = model.family, {"recipe", "edit"} & set(model.metadata)             # a file that this library wrote
+def _as_assumed(model: Model, said: Mapping[str, str | int]) -> Model:
+    """The model.  Errors: InputError where the file, or who loads it, says another kind of network, or neither says what its tensors leave open."""
+    family, ours = model.family, {"recipe", "edit"} & set(model.metadata)             # what this library wrote
     if unknown := set(said) - set(family.assumed):
         raise InputError(f"{', '.join(sorted(unknown))} says nothing of {family.name} models; what does: {', '.join(family.assumed) or 'nothing'}")
     for key, expected in family.assumed.items():
         for value in [str(x) for x in (model.metadata.get(key), said.get(key)) if x is not None]:
             if not _means(value, expected, model.sizes):
-                raise InputError(f"model {model.name!r} has {key} {value!r}; its tensors alone would be another network, "
-                                 f"of {key} {expected!r}, and proofs about others are not to be had here")
+                raise InputError(f"model {model.name!r} has {key} {value!r}; proofs here are about {key} {expected}, "
+                                 "and its tensors alone would be another network")
     open_ = [key for key in family.asked if key not in model.metadata and key not in said]
     if open_ and not ours:
         python = ", ".join(f"{key}={family.assumed[key]!r}" for key in open_)
         flags = " ".join(f"--{key.replace('_', '-')} {family.assumed[key]}" for key in open_)
         raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, and its tensors leave it open; "
                          f"if that is what it has: load(path, {python}), on the command line {flags}")
+    return model
 
 
 def _means(value: str, expected: str, sizes: Mapping[str, int]) -> bool:
     """Whether a value of metadata is the one that is assumed; `sqrt(size)` is a number near that."""
     if expected.startswith("sqrt"):
         try:
-            return abs(float(value) ** 2 / sizes[expected[5:-1]] - 1) < 1e-12
+            return float(value) > 0 and abs(float(value) ** 2 / sizes[expected[5:-1]] - 1) < 1e-12
         except ValueError:
             return False
-    return value.lower() == expected
+    return value.lower() in expected.split(" or ")
 
 
 def results(name: str) -> dict:
@@ -195,12 +194,14 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Where to write so that `path` appears whole or not at all.  Errors: InputError where it cannot be written."""
-    folder = None
+    folder, path = None, path.resolve() if os.path.islink(path) else path
     try:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))           # nobody else's, and no file of the user's
         part = folder / "part"
+        part.touch()
+        mode = (path if path.exists() else part).stat().st_mode
         yield part
-        part.chmod(0o644)
+        part.chmod(mode)
         with part.open("rb") as file:
             os.fsync(file.fileno())                         # else a machine that stops may keep the name and lose the content
         part.replace(path)
@@ -213,7 +214,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name[:99]}."
+    return f".{path.name[:99]}.mechproof-"
 
 
 def clear(path: Path) -> None:

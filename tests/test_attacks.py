@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import struct
@@ -25,7 +26,7 @@ from mechproof.certificate import certificate
 from mechproof.max_of_k import boxes, false_theorem, ledger, separable
 from mechproof.max_of_k.truth import Truth
 from mechproof.verifier import separable as verifiers
-from mechproof.verifier import verify_tensors
+from mechproof.verifier import verify, verify_tensors
 
 SAYS = {"normalization_type": "none", "n_heads": "1"}
 
@@ -88,11 +89,61 @@ def test_a4_a_file_loaded_while_small_numbers_are_flushed(tmp_path):
         mp.load(tmp_path / "m.safetensors")
 
 
+class Liar(torch.Tensor):
+    """A tensor whose comparisons all hold."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return torch.ones_like(result) if getattr(func, "__name__", "") in ("lt", "gt") else result
+
+
+def test_a5_advice_that_only_behaves_like_a_tensor():
+    model = small_model(0, "able")
+    advice = mp.search(model, SUBCUBIC)
+    for spoiled in (advice["reference_attention"].as_subclass(Liar), advice["reference_attention"].to_sparse()):
+        with pytest.raises(mp.InputError, match="^advice 'reference_attention' is a [^\n]*; expected an array of numbers$"):
+            mp.check(model, SUBCUBIC, advice | {"reference_attention": spoiled})
+
+
+def test_a7_weights_that_another_thread_changes():
+    """A bound is about the weights that were there when it was asked for, and so is a verdict."""
+    good, stop = small_model(0, "able"), threading.Event()
+    bad = mp.Model("bad", good.family, dict(good.tensors) | {"W_U": -good["W_U"]})
+    content = certificate(good, "separable")[0] | {"model_sha256": bad.sha256, "flops": 10**7}
+    arrays, right, most = {k: x.numpy() for k, x in bad.tensors.items()}, mp.prove(bad, "exact").correct, mp.prove(good, "exact").correct
+
+    def flipping():
+        while not stop.is_set():
+            np.negative(arrays["W_U"], out=arrays["W_U"])
+
+    thread = threading.Thread(target=flipping)
+    thread.start()
+    try:
+        verdicts = [verify_tensors(content, arrays, {}) for _ in range(60)]
+        bounds = {mp.prove(bad, "cubic").correct for _ in range(20)}
+    finally:
+        stop.set()
+        thread.join()
+    assert right < content["claim"]["correct"] and all(verdict.code != 0 for verdict in verdicts) and max(bounds) <= most
+
+
+def test_a7_a_fork_while_another_thread_checks():
+    """The child can check: whoever held the lock is no thread of its."""
+    code = ("import os, threading, time, mechproof as mp\nfrom mechproof.state import own_state\n"
+            "def hold():\n    with own_state(): time.sleep(3)\n"
+            "threading.Thread(target=hold).start()\ntime.sleep(1)\nchild = os.fork()\n"
+            "if child == 0:\n    os._exit(0 if mp.prove(mp.load('max-of-4-stripped/0'), 'separable').correct else 3)\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\nos._exit(0)")
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120).stdout == "0\n"
+
+
 def test_a5_a_model_is_checked_however_it_is_made():
     good = small_model(0, "able")
     make = lambda **changed: mp.Model("m", good.family, dict(good.tensors) | changed)
     for changed, says in (({"W_E": good["W_E"].double()}, "torch.float64; expected float32"),
                           ({"W_U": good["W_U"] * torch.nan}, "holds NaN or infinity"),
+                          ({"W_U": good["W_U"].as_subclass(Liar)}, "is a Liar; expected a dense tensor"),
                           ({"W_E": good["W_E"][:, :1]}, "has shape"), ({"b_U": torch.ones(2)}, "no part of this network"),
                           ({"W_Q": None}, "is a NoneType; expected a dense tensor"), ({"W_Q": good["W_Q"].to_sparse()}, "expected a dense tensor")):
         with pytest.raises(mp.InputError, match=f"^tensors? [^\n]*{says}[^\n]*$"):
@@ -107,8 +158,14 @@ def test_a5_a_model_is_checked_however_it_is_made():
     own = make()
     good["W_E"].zero_()                                                  # whose numbers are the caller's no more
     assert own["W_E"].abs().sum() > 0 and own["W_E"].dtype == torch.float32
-    with pytest.raises(TypeError):
-        own.tensors["W_Q"] = good["W_Q"].double()                        # nor afterwards
+    assert copy.deepcopy(own).sha256 == own.sha256
+    own["W_U"].data = own["W_U"].double()                                # nor is a bound about what it was when it was made
+    for act in (lambda: mp.prove(own, "cubic"), lambda: certificate(own, "exact")):
+        with pytest.raises(mp.InputError, match="^tensor W_U is torch.float64; expected float32$"):
+            act()
+    own["W_U"].data = own["W_U"].float().fill_(torch.nan)
+    with pytest.raises(mp.InputError, match="^tensor W_U holds NaN or infinity"):
+        mp.prove(own, "cubic")
 
 
 def test_a6_the_hash_covers_what_a_bound_depends_on(tmp_path):
@@ -363,10 +420,18 @@ def test_14_a_layout_that_may_hide_a_layer_norm_is_asked_about(tmp_path):
                                 "normalization_type='none', n_heads='1'., on the command line --normalization-type none --n-heads 1$"),
                            ({"normalization_type": "none"}, "does not say n_heads"),
                            (SAYS | {"normalization_type": "LNPre"}, "has normalization_type 'LNPre'"),
-                           (SAYS | {"n_heads": "4"}, "has n_heads '4'"), (SAYS | {"attn_scale": "1.0"}, "has attn_scale '1.0'")):
+                           (SAYS | {"n_heads": "4"}, "has n_heads '4'"), (SAYS | {"attn_scale": "1.0"}, "has attn_scale '1.0'"),
+                           (SAYS | {"attn_scale": str(-(small_model(0, "able").sizes["d_head"] ** 0.5))}, "has attn_scale '-"),
+                           (SAYS | {"use_attn_scale": "False"}, "has use_attn_scale 'False'"),
+                           (SAYS | {"output_logits_soft_cap": "30.0"}, "has output_logits_soft_cap '30.0'")):
         save_file(weights, path, says)
         with pytest.raises(mp.InputError, match=f"^model [^\n]*{expected}[^\n]*$"):
             mp.load(path)
+        if set(says) > set(SAYS):                                        # what a file says the verifier reads as well
+            verdict = verify(json.dumps(certificate(small_model(0, "able"), "cubic")[0]).encode(), path)
+            assert verdict.code == 2 and ("which is another network" in verdict.line or "not sqrt" in verdict.line)
+    with pytest.raises(mp.InputError, match="^model 'max-of-4/0' has n_heads '4'"):
+        mp.load("max-of-4/0", n_heads=4)
     save_file(weights, path)
     assert mp.load(path, normalization_type="none", n_heads=1).sizes["d_vocab"] > 1
     assert main(["prove", str(path), "--strategy", "cubic", "--normalization-type", "none", "--n-heads", "1"]) == 0

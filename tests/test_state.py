@@ -105,6 +105,8 @@ STATES: dict[str, Callable[[], AbstractContextManager]] = {
     "inference mode": torch.inference_mode, "no gradients": torch.no_grad,
     "anomalies": torch.autograd.detect_anomaly,
     "float32 products in bfloat16": lambda: set_to(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"),
+    "newer settings of torch": lambda: set_to(lambda: torch.backends.mkldnn.matmul.fp32_precision,
+                                              partial(setattr, torch.backends.mkldnn.matmul, "fp32_precision"), "bf16"),
     "deterministic": lambda: set_to(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True),
     "flint at 20 bits": lambda: set_to(lambda: ctx.prec, partial(setattr, ctx, "prec"), 20),
     "flint at 3000 bits": lambda: set_to(lambda: ctx.prec, partial(setattr, ctx, "prec"), 3000),

@@ -24,7 +24,8 @@ COLLECTIONS = {
     "max-of-4-uniform": {"n_ctx": 4, "d_vocab": 64, "uniform_maximum": True},
 }
 ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_only": "true", "attn_scale": "sqrt(d_head)",
-           "positional_embedding_type": "standard"}
+           "use_attn_scale": "true", "use_local_attn": "false", "attn_scores_soft_cap": "-1.0 or -1 or none", "final_rms": "false",
+           "output_logits_soft_cap": "-1.0 or -1 or none", "positional_embedding_type": "standard"}
 FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final"),
                         ABSENT)
 

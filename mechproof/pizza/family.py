@@ -18,7 +18,8 @@ COLLECTIONS = {
     "pizza-31-wd1": {"p": 31, "d_mlp": 256, "share": 0.8, "weight_decay": 1.0}, "pizza-59-wd1": {"p": 59, "weight_decay": 1.0},
     "pizza-59-wd05": {"p": 59, "weight_decay": 0.5},
 }
-ASSUMED = {"normalization_type": "none", "n_layers": "1", "act_fn": "relu", "positional_embedding_type": "standard"}
+ASSUMED = {"normalization_type": "none", "n_layers": "1", "act_fn": "relu", "positional_embedding_type": "standard",
+           "attn_only": "false", "output_logits_soft_cap": "-1.0 or -1 or none", "final_rms": "false"}
 CONSTANT = "what would make attention depend on the tokens"
 FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT) | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT)
 
@@ -83,9 +84,14 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     return [trying(sizes), *(preset(sizes) for preset in PRESETS)]
 
 
+def numbers(sizes: Mapping[str, int]) -> int:
+    """Tables of pairs, and of numbers by neurons, some dozens of each."""
+    return sizes["p"] * (256 * sizes["p"] + 64 * sizes["d_mlp"])
+
+
 FAMILIES = (
     Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes, strategies=strategies,
            train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES, edits={"polished": polished},
-           numbers=lambda sizes: sizes["p"] * (256 * sizes["p"] + 64 * sizes["d_mlp"]),
+           numbers=numbers,
            assumed=ASSUMED, asked=("normalization_type",)),
 )

@@ -27,6 +27,12 @@ SHAPES = {
     "stripped": {"QK_left": "vr", "QK_right": "vr", "EU": "v", "OV_left": "vs", "OV_right": "sv"},
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
 }
+SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",), "final_rms": ("false",),
+        "output_logits_soft_cap": ("-1.0", "-1", "none")}
+OTHERWISE = {                                           # metadata that say another network than these tensors alone
+    "transformer": SAYS | {"n_heads": ("1",), "attn_only": ("true",), "use_attn_scale": ("true",), "use_local_attn": ("false",),
+                           "attn_scores_soft_cap": ("-1.0", "-1", "none")},
+    "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",)}, "stripped": {}}
 OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}}
 Arrays = dict[str, np.ndarray]
 
@@ -99,9 +105,18 @@ def kind_of(tensors: Arrays) -> str:
     return next(filter(fits, kinds), kinds[0])
 
 
+def scale(text: Any, d_head: int) -> bool:
+    """Whether this is the square root of d_head."""
+    try:
+        return float(text) > 0 and abs(float(text) ** 2 / d_head - 1) < 1e-12
+    except (TypeError, ValueError):
+        return False
+
+
 def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     """Which network these tensors are, checked."""
     kind = kind_of(tensors)
+    tensors = {name: np.array(x) for name, x in tensors.items()}               # copies: what the caller does meanwhile is another network
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
     for name, letters in shapes.items():
@@ -113,6 +128,10 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         require(bool(np.isfinite(x).all()), f"model tensor {name} holds NaN or infinity")
     for name, x in tensors.items():
         require(name in shapes or name in IGNORED or not np.any(x), f"model tensor {name} is no part of this network and not zero")
+    for key, meant in OTHERWISE[kind].items():
+        require(str(metadata.get(key, meant[0])).lower() in meant, f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+    if kind == "transformer" and "attn_scale" in metadata:
+        require(scale(metadata["attn_scale"], sizes["h"]), f"model metadata says attn_scale {metadata['attn_scale']!r}, not sqrt({sizes['h']})")
     if kind == "stripped":
         text = metadata.get("n_ctx")
         require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5, "model metadata does not say n_ctx")

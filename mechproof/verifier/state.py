@@ -10,6 +10,7 @@ direction of rounding is the thread's; flint's precision is the whole process's.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from .numbers import Refused
 
 PRECISION = 128                                 # bits of the tables' balls
 ALONE = threading.RLock()                       # one check at a time: flint's precision is all threads'
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ALONE._at_fork_reinit)   # whoever held it is no thread of the child's
 LEAST, NORMAL, ONE, HALF_ULP = 2.0**-1074, 2.0**-1022, 1.0, 2.0**-53
 SINGLE = np.full(64, 2.0**-149, np.float32)     # whether whole arrays are read as they are
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ def verify(certificate: bytes | str | os.PathLike, model: str | os.PathLike) -> 
 
 def verify_tensors(certificate: dict | bytes | str | os.PathLike, tensors: Arrays, metadata: dict[str, str]) -> Verdict:
     """The same for weights in memory; the certificate may be in memory too."""
-    return guarded(lambda: judged(certificate if isinstance(certificate, dict) else read(certificate), model_of(tensors, metadata)))
+    return guarded(lambda: judged(deepcopy(certificate) if isinstance(certificate, dict) else read(certificate), model_of(tensors, metadata)))
 
 
 def read(certificate: bytes | str | os.PathLike) -> dict:
