@@ -22,10 +22,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cache
 from math import ceil, log2
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -48,14 +50,19 @@ def _log2(n: int) -> int:
     return ceil(log2(max(n, 2)))
 
 
+@cache
+def name_of(func: OpOverload) -> str:
+    """What the tables call an operation; in place or not is the same."""
+    name = func.overloadpacket.__name__
+    return name if name.startswith("__") else name.removesuffix("_")
+
+
 def price(name: str, args: tuple, result) -> int:
-    """Operations of one aten call, by the rules above; raises `Uncounted` for a name that has none."""
+    """Operations of one aten call that is not free, by the rules above; raises `Uncounted` for a name that has none."""
     if name in ("index", "index_put"):
         if len(args) > 3 and args[3]:
             raise Uncounted("index_put with accumulate adds: use an operation that has a price")
         return sum(i.numel() for i in args[1] if i is not None and i.dtype == torch.bool)     # a mask is scanned
-    if name in FREE:
-        return 0
     if name in POINTWISE:
         return result.numel()
     if name in REDUCTIONS:
@@ -84,12 +91,11 @@ class _Count(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        name = name.removesuffix("_") if not name.startswith("__") else name
+        result, name = func(*args, **(kwargs or {})), name_of(func)
         if name == "scatter" and "reduce" in (kwargs or {}):
             raise Uncounted("scatter with reduce computes: use scatter_reduce, which has a price")
-        self.by[name] += price(name, args, result)
+        if name not in FREE:
+            self.by[name] += price(name, args, result)
         return result
 
 

@@ -132,16 +132,15 @@ class Sample:
     @classmethod
     def drawn(cls, stage: Stage, r: Int[Tensor, " c"], g: Int[Tensor, " c"]) -> Sample:
         """From the cells (r, g), of which there is one at least.  Complexity: O(p b) a combination."""
-        n = stage.others
-        with cost.charge(SAMPLE * (n + 2), "a sample drawn"):
-            source = torch.Generator().manual_seed(secrets.randbits(63))
-            index = torch.randint(len(r), (SAMPLE,), generator=source)
-            share = torch.rand(SAMPLE, n, generator=source, dtype=torch.float64)
-            held = torch.randint(n, (SAMPLE, 1), generator=source)       # who holds the maximum, if somebody has to
-        cells = stage.terms(r[index], torch.arange(SAMPLE), g[index])   # every row by itself: the cost does not depend on the draw
+        n, source = stage.others, torch.Generator().manual_seed(secrets.randbits(63))
         with cost.addresses():
-            choices = (share * (~cells.none).sum(1, keepdim=True)).long()
-            choices = choices.scatter(1, held, torch.where(cells.need[:, None], 0, choices.gather(1, held)))
+            few = (~stage.none).sum(1)                                   # choices that a maximum has
+        with cost.charge(SAMPLE * (n + 2), "a sample drawn"):            # products, a choice between two, and whole numbers of them
+            index = torch.randint(len(r), (SAMPLE,), generator=source)
+            choices = (torch.rand(SAMPLE, n, generator=source, dtype=torch.float64) * few[stage.m[r[index]]][:, None]).long()
+            held = torch.randint(n, (SAMPLE, 1), generator=source)       # who holds the maximum, if somebody has to
+            choices = choices.scatter(1, held, torch.where(stage.need[r[index]][:, None], 0, choices.gather(1, held)))
+        cells = stage.terms(r[index], torch.arange(SAMPLE), g[index])   # every row by itself: the cost does not depend on the draw
         return cls(index, choices, (cells.sums(choices) > cells.slack / 2) & ~cells.given_up)
 
     def compare(self, listed: Bool[Tensor, " s"]) -> None:
