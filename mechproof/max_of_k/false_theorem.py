@@ -100,30 +100,30 @@ def sequences(size: Tensor, positions: int, need: bool) -> Tensor:
 
 def one_number(largest: float, way: str) -> Explorer:
     """Certified share by the size of one number of the advice, as it was and as it is."""
-    before, now = ({(name, x): count(name, x) for name in WAYS for x in LARGEST} for count in (certified_before, certified_now))
+    before, now = ({x: count(way, x) for x in LARGEST} for count in (certified_before, certified_now))
     places = {x: i for i, x in enumerate(LARGEST)}                       # step by step: all that happens happens at the end
 
-    def draw(figure, largest: float, way: str):
+    def draw(figure, largest: float):
         axes = figure.add_axes((0.11, 0.17, 0.86, 0.7))
         for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13, "as it was: +inf means that there is no such choice"),
                                                     (now, plots.QK, "s-", 0.05, "as it is")):
-            axes.plot(places.values(), [found[way, x] / total() for x in LARGEST], style, color=colour, markersize=4, linewidth=1.4)
+            axes.plot(places.values(), [found[x] / total() for x in LARGEST], style, color=colour, markersize=4, linewidth=1.4)
             axes.annotate(words, (0.3, height), color=colour, fontsize=8.5)
         axes.axhline(right() / total(), color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.plot([places[largest]] * 2, [found[way, largest] / total() for found in (before, now)], "o", color=plots.CHOICE, markersize=8, zorder=3)
+        axes.plot([places[largest]] * 2, [found[largest] / total() for found in (before, now)], "o", color=plots.CHOICE, markersize=8, zorder=3)
         axes.set_ylim(-0.02, 1)
         axes.set_xticks(range(len(LARGEST)), [f"{x:g}".replace("+", "") for x in LARGEST])
         axes.tick_params(axis="x", labelsize=8.5)
         axes.set_xlabel("largest number of the advice (the largest float64 is 1.8e308)")
         plots.percent_axis(axes.yaxis, "inputs certified")
-        was, is_ = (percent_lo(found[way, largest], total()) for found in (before, now))
+        was, is_ = (percent_lo(found[largest], total()) for found in (before, now))
         axes.set_title(f"{was} were certified; right is {short_int(right())} of {short_int(total())} inputs")
         return (f"{largest:g}: {was} certified as it was, {is_} as it is",
                 f"Certified share against the largest number of the advice. At {largest:g}, {WAYS[way]}: {was} certified as it was, {is_} as it is, "
                 f"of {short_int(total())} inputs, {short_int(right())} of which is right.")
 
-    return explore(draw, largest=LARGEST, way=WAYS, start={"largest": largest, "way": way},
-                   hint="Go down from the largest number, step by step, to where the program was right; then try the other ways.")
+    return explore(draw, largest=LARGEST, start={"largest": largest},
+                   hint="Go down from the largest number, step by step, to where the program was right.")
 
 
 def table_of_votes(way: str, largest: float) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def who_said_what(way: str, largest: float, asked: int = 100) -> pd.DataFrame:
     draw = random.Random(0)
     inputs = [[draw.randrange(4) for _ in range(10)] for _ in range(asked)]
     rows = {"the count, as it was": f"{short_int(certified_before(way, largest))} of {short_int(total())} certified",
-            f"`why`, asked about {asked} inputs": f"{sum(bound.covers(tokens) for tokens in inputs)} certified",
+            f"why, asked about {asked} inputs": f"{sum(bound.covers(tokens) for tokens in inputs)} certified",
             "every input, tried": f"{short_int(right())} right"}
     return pd.DataFrame({"says": rows})
 
