@@ -115,7 +115,7 @@ def test_a_stop_between_table_and_journal_loses_nothing(few, tmp_path):
     write(path, rows[:5])
     (tmp_path / "t.parquet.journal").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "t.parquet.part").write_bytes(b"half a tab")
-    (tmp_path / ".t.parquet.abcd1234").mkdir()                           # what a writer left that was killed
+    (tmp_path / ".t.parquet.mechproof-abcd1234").mkdir()                           # what a writer left that was killed
     assert sweep.sweep(wanted, path, never) == [] and same(read(path)) == same(rows)
     assert sorted(os.listdir(tmp_path)) == ["t.parquet", "t.parquet.part"] and (tmp_path / "t.parquet.part").read_bytes() == b"half a tab"
 
