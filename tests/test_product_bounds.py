@@ -53,7 +53,7 @@ def test_every_rung_is_at_least_the_truth(make, seed, n, scale):
     truth = [max(row) - min(row) for row in rows]
     for name, rung in EVERY.items():
         bound = rung(parts)
-        top = [fmpq(*x.as_integer_ratio()) for x in (bound.mid + bound.rad).tolist()]
+        top = [fmpq(*x.as_integer_ratio()) + fmpq(*float(bound.rad).as_integer_ratio()) for x in bound.mid.tolist()]     # a sum of floats rounds
         assert len(top) == len(truth) and all(t >= x for t, x in zip(top, truth)), name
 
 
@@ -72,7 +72,8 @@ def test_sigma_hi_is_above_and_near(seed, scale):
     sigma = torch.linalg.matrix_norm(left.mid @ right.mid, 2)
     found = pb.sigma_hi([left, right]).mid
     n = left.shape[1]
-    assert sigma * (1 - 1e-12) <= found <= sigma * n ** (1 / 64) * 1.001
+    near = 1.001 if scale >= 1 else 1.1                                  # what is added for underflow shows at 1e-60
+    assert sigma * (1 - 1e-12) <= found <= sigma * n ** (1 / 64) * near
 
 
 def test_tight_where_it_should_be():
