@@ -100,7 +100,7 @@ vocabularies large, and this card. `all` means the listed strategies predicted t
 | column | unit | meaning |
 |---|---|---|
 | model | | shipped name, collection/seed |
-| sha256 | | hash of the model's tensors |
+| sha256 | | hash of all that a bound depends on: the model's tensors and, of a stripped one, n_ctx |
 | strategy | | full id, with every parameter that is not at its default |
 | version | | of the library that made the row |
 | accuracy_lower_bound | share | the largest float that is at most correct / total |

@@ -87,7 +87,7 @@ class _Count(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No proof runs under a compiler (state.py), so torch need not guard every operation against one: a quarter of a check's time."""
+        """No proof runs under a compiler (state.py), so torch need not guard every operation against one."""
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -19,8 +19,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter as Parameter_
+from torch import Tensor, nn
 
 from .state import InputError, own_state
 
@@ -89,7 +88,7 @@ def shown(name: str) -> str:
 
 def plain(x: object) -> bool:
     """Whether this is a dense tensor and nothing that only behaves like one."""
-    return type(x) in (Tensor, Parameter_) and x.layout is torch.strided and not x.is_nested
+    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_nested
 
 
 def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

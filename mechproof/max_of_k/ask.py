@@ -70,7 +70,7 @@ class Ask:
         margins[q, m, n] = -case.worst
         margins[torch.arange(v), torch.arange(v), 0] = -case.alone
         single = margins.float()
-        rounded = torch.where(single.double() > margins, single.nextafter(torch.tensor(-torch.inf)), single)     # never upwards
+        rounded = torch.where((single.double() >= margins) & (margins > 0), single.nextafter(torch.tensor(-torch.inf)), single)     # downwards
         pack = lambda array, kind: base64.b64encode(array.numpy().astype(kind).tobytes()).decode()
         return json.dumps({"K": n_ctx, "v": v, "gaps": pack(claims.gaps, "<u2"), "margins": pack(rounded, "<f4")})
 

@@ -25,7 +25,7 @@ from .. import cost
 from .boxes import Cells, children
 from .terms import Layout, Separable, Stage
 
-SAMPLE = 16                                                              # combinations drawn from every block of cells
+SAMPLE = 16                                                              # combinations drawn in every proof
 
 
 class Fault(ArithmeticError):

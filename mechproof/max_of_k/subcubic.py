@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, nextafter
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -273,4 +274,4 @@ class Explained:
     @staticmethod
     def _verdict(group: str, upper: float) -> Case:
         reason = f"group ({group})" + ("" if upper < 0 else " was claimed but the check does not accept it")
-        return Case(upper < 0, reason, lambda: -upper)
+        return Case(upper < 0, reason, lambda: nextafter(-upper, -inf))      # the sum with the radius was rounded to nearest
