@@ -25,6 +25,7 @@ from mechproof.__main__ import main
 from mechproof.certificate import certificate
 from mechproof.max_of_k import boxes, false_theorem, ledger, separable
 from mechproof.max_of_k.truth import Truth
+from mechproof.verifier import ledger as verifiers_ledger
 from mechproof.verifier import separable as verifiers
 from mechproof.verifier import verify, verify_tensors
 
@@ -51,6 +52,26 @@ def test_a0_advice_whose_table_overflows(way):
     for x in false_theorem.LARGEST:
         before, now = false_theorem.certified_before(way, x), false_theorem.certified_now(way, x)
         assert now <= 1 and (before == now if x < 5e307 else before > 900_000)
+
+
+@pytest.mark.parametrize("way", false_theorem.WAYS)
+def test_a0_the_sample_notices(way):
+    """What the page's exercise says: more than half of what is drawn is neither certain nor was it listed."""
+    _, _, stage, book, cells = false_theorem.left_open(way, 1.7e308)
+    missed, draws = 0, 100
+    for _ in range(draws):
+        drawn = ledger.Sample.drawn(stage, book.r, book.g)
+        for c, choices, sure in zip(drawn.index.tolist(), drawn.choices.tolist(), drawn.sure.tolist()):
+            listed = false_theorem.as_listed(cells, c).reshape([cells.none.shape[-1]] * cells.positions)
+            missed += not sure and not listed[tuple(choices)]
+    assert missed / (draws * ledger.SAMPLE) > 0.5 and 0.5**ledger.SAMPLE < 1e-4
+
+
+def test_a0_the_page_says_numbers_that_are_so():
+    text = (Path(__file__).parents[1] / "book" / "proof_gone_wrong.ipynb").read_text()
+    checks = next(n for n in range(1, 1000) if 0.99 ** (ledger.SAMPLE * n) <= 0.01)
+    assert verifiers_ledger.SAMPLE == ledger.SAMPLE == 16 and f"{1 - 0.99**ledger.SAMPLE:.0%}" == "15%" and checks == 29
+    assert all(words in text for words in ("Sixteen combinations", "sixteen combinations", "0.99^{16 n}", "which is 15%", "$n = 29$"))
 
 
 def test_a1_worker_threads_that_flush():
@@ -271,20 +292,27 @@ SUBCUBIC = "EUPU-max-diff-exact--attn-mean-query+diff--attn-err-exact-EQKE+max-d
 
 @pytest.mark.parametrize("bits", [53, 300])
 def test_a9_margins_are_rounded_down(bits):
-    """Against balls of 2000 bits, at the caller's precision."""
-    near = 0
+    """Against balls of 2000 bits, at the caller's precision, for inputs of one token and of several."""
+    near, several = 0, set()
     for seed in range(24):
         model = small_model(seed, ("able", "tiny", "random", "steep")[seed % 4])
-        tokens = [0] * model.sizes["n_ctx"]
-        for strategy in ("brute_force", "exact", "cubic", "separable", SUBCUBIC):
-            with ctx.workprec(bits):
-                margin = mp.prove(model, strategy).why(tokens).margin_lo
-            if margin is not None:
+        size = {k: model.sizes[k] for k in ("d_vocab", "n_ctx")}
+        asked = [[0] * size["n_ctx"], *torch.randint(size["d_vocab"], (8, size["n_ctx"]), generator=torch.Generator().manual_seed(seed)).tolist()]
+        with ctx.workprec(bits):
+            proofs = {s: mp.prove(model, s) for s in ("brute_force", "exact", "cubic", "separable", SUBCUBIC)}
+        for tokens in asked:
+            with ctx.workprec(2000):
+                true = min(Truth(model).margins(tokens, 2000), key=lambda x: float(x.mid()))
+            for strategy, proof in proofs.items():
+                with ctx.workprec(bits):
+                    margin = proof.why(tokens).margin_lo
+                if margin is None:
+                    continue
+                several |= {strategy} if len(set(tokens)) > 1 else set()
                 with ctx.workprec(2000):
-                    true = min(Truth(model).margins(tokens, 2000), key=lambda x: float(x.mid()))
-                    assert arb(margin) <= true, (model.name, strategy)
+                    assert arb(margin) <= true, (model.name, strategy, tokens)
                     near += strategy == "exact" and bool(arb(margin) + abs(true) * arb(2) ** -48 > true)
-    assert near > 12                                                     # and tight where nothing is lost
+    assert near > 12 and several == set(proofs)                          # and tight where nothing is lost
 
 
 def loses_a_cell(self, sure):

@@ -20,10 +20,12 @@ from .. import plots, zoo
 from ..bound import percent_lo, short_int
 from ..explore import Explorer, explore
 from ..family import Advice, Model, parse_id
+from .boxes import Cells
 from .brute_force import count_right
+from .ledger import Ledger
 from .paths import Paths
 from .separable import refine
-from .terms import Groups, Separable
+from .terms import Groups, Separable, Stage
 from .tiers import circuits
 
 SMALL = 1e-300
@@ -60,18 +62,20 @@ def certified_now(way: str, largest: float) -> int:
     return mp.check(network(), way, advice(way, largest)).correct
 
 
-def certified_before(way: str, largest: float) -> int:
-    """What it certified when +inf meant "no such choice": all sequences, less those listed.  Complexity: O(b^(K-1)) a cell."""
+def left_open(way: str, largest: float) -> tuple[Separable, bool, Stage, Ledger, Cells]:
+    """The proof, whether its rows are single queries, its last stage, and what that leaves open."""
     _, parameters = parse_id(way, mp.strategies(network()))
     known = circuits(Paths(network()), advice(way, largest), parameters)
     proof, each = Separable(known.centred(), Groups(parameters["groups"]), parameters["buckets"]), bool(parameters["query"])
-    stage, book, cells = refine(proof, each)
-    copies = torch.ones_like(proof.lay.m) if each else proof.lay.size.flatten()
-    slack, lost = cells.slack.nan_to_num(torch.inf, torch.inf), 0
+    return proof, each, *refine(proof, each)
+
+
+def certified_before(way: str, largest: float) -> int:
+    """What it certified when +inf meant "no such choice": all sequences, less those listed.  Complexity: O(b^(K-1)) a cell."""
+    proof, each, stage, book, cells = left_open(way, largest)
+    copies, lost = torch.ones_like(proof.lay.m) if each else proof.lay.size.flatten(), 0
     for row in book.r.unique().tolist():
-        listed = False
-        for c in (book.r == row).nonzero()[:, 0].tolist():
-            listed = listed | as_listed(cells.own.mid[c], cells.f.mid[c].masked_fill(cells.none[c], torch.inf), slack, cells.positions)
+        listed = torch.stack([as_listed(cells, c) for c in (book.r == row).nonzero()[:, 0].tolist()]).any(0)
         inputs = sequences(proof.lay.size[stage.m[row]], cells.positions, bool(stage.need[row]))
         lost += int(inputs[listed].sum()) * int(copies[row])
     return total() - lost
@@ -81,13 +85,13 @@ def total() -> int:
     return network().sizes["d_vocab"] ** network().sizes["n_ctx"]
 
 
-def as_listed(own: Tensor, f: Tensor, slack: Tensor, positions: int) -> Tensor:
-    """Whether each combination was listed: its sum is at most the slack, and no term of it is +inf."""
+def as_listed(cells: Cells, c: int) -> Tensor:
+    """Whether each combination of a cell was listed: its sum is at most the slack, and no term of it is +inf."""
     bounded = lambda x: x.nan_to_num(-(2.0**1000), torch.inf, -(2.0**1000))
-    sums = bounded(own)[None]
-    for p in range(positions):
-        sums = (sums[:, None] + bounded(f[min(p, len(f) - 1)])).flatten()
-    return (sums <= slack) & (sums != torch.inf)
+    sums, terms = bounded(cells.own.mid[c])[None], bounded(cells.f.mid[c].masked_fill(cells.none[c], torch.inf))
+    for p in range(cells.positions):
+        sums = (sums[:, None] + terms[min(p, len(terms) - 1)]).flatten()
+    return (sums <= cells.slack.nan_to_num(torch.inf, torch.inf)) & (sums != torch.inf)
 
 
 def sequences(size: Tensor, positions: int, need: bool) -> Tensor:

@@ -18,7 +18,7 @@ from .numbers import Refused, require, work
 if TYPE_CHECKING:
     from .separable import Cells
 
-SAMPLE = 16                                                             # combinations drawn from every block of cells
+SAMPLE = 16                                                             # combinations drawn from every block of rows
 
 
 @dataclass
