@@ -25,7 +25,7 @@ from test_verifier import stripped_model
 import mechproof as mp
 from mechproof import proving
 from mechproof.family import Advice, Model, parse_id
-from mechproof.max_of_k import boxes, ledger
+from mechproof.max_of_k import boxes, false_theorem, ledger
 from mechproof.noise import mlp, residual
 from mechproof.product_bounds import RUNGS
 from mechproof.state import own_state
@@ -54,6 +54,8 @@ def truth(kind: str, seed: int) -> tuple[Model, set]:
     if kind == "pizza":
         model = test_pizza.network(seed, test_pizza.KINDS[seed % len(test_pizza.KINDS)])
         return model, test_pizza.exactly_right(model)
+    if kind == "always 0":                                               # what the advice that was got certified
+        return false_theorem.network(3 + seed % 3), {(0,) * (3 + seed % 3)}
     model = stripped_model(seed) if kind == "stripped" else small_model(seed, KINDS[seed % len(KINDS)])
     if kind == "max_of_k" and seed % 2:
         model = mp.Model(f"{model.name}, negated", model.family, dict(model.tensors) | {"W_U": -model["W_U"]})
@@ -63,7 +65,7 @@ def truth(kind: str, seed: int) -> tuple[Model, set]:
 def case(seed: int) -> Case:
     """A strategy of a small model with the advice that it would search for; every strategy of every family comes with time."""
     draw = random.Random(seed)
-    kind = draw.choice(("max_of_k",) * 6 + ("pizza",) * 3 + ("noise", "noise", "mlp", "stripped"))
+    kind = draw.choice(("max_of_k",) * 6 + ("pizza",) * 3 + ("noise", "noise", "mlp", "stripped") + ("always 0",) * 3)
     model, right = truth({"noise": "max_of_k", "mlp": "pizza"}.get(kind, kind), draw.randrange(44))
     if kind in ("noise", "mlp"):
         rung, most = draw.choice([*RUNGS]), min(model.sizes["d_model"], model.sizes.get("d_head", 8), model.sizes.get("p", 9) - 1)
@@ -75,6 +77,7 @@ def case(seed: int) -> Case:
         families = sorted({s.family for s in listed})
         family = draw.choice([*families, *(f for f in families if f in ("separable", "subcubic"))])
         name = any_setting(draw.choice([s for s in listed if s.family == family]), draw.randrange(10**6))
+        name = draw.choice([*false_theorem.WAYS]) if kind == "always 0" else name
         preset, chosen = parse_id(name, listed)
     with own_state():
         advice = {name: x.clone() for name, x in preset.search(model, chosen).items()}

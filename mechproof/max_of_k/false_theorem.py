@@ -29,17 +29,17 @@ from .terms import Groups, Separable, Stage
 from .tiers import circuits
 
 SMALL = 1e-300
-LARGEST = (1.0, 1e50, 1e100, 1e150, 1e200, 1e250, 1e290, 1e300, 1e305, 1e307, 3e307, 1e308, 1.7e308)
+LARGEST = (1.7e308, 1e308, 3e307, 1e307, 1e305, 1e300, 1e290, 1e250, 1e200, 1e150, 1e100, 1e50, 1.0)
 WAYS = {"separable:ov=spectral,ov_rank=1": "operator norm, query by query",
         "separable-grouped:ov=spectral,ov_rank=1": "operator norm, queries in buckets",
         "separable:ov=gram,ov_rank=1": "norms of rows, query by query"}
 
 
 @lru_cache
-def network() -> Model:
-    """Ten tokens out of four; whatever they are, the answer is 0."""
+def network(n_ctx: int = 10) -> Model:
+    """So many tokens out of four; whatever they are, the answer is 0."""
     W_U = torch.tensor([[3.0, 0, 0, 0]] * 4 + [[0, 0, 0, 2.0]])
-    weights = {"W_E": torch.eye(4, 5), "W_pos": torch.zeros(10, 5), "W_Q": torch.zeros(5, 1), "W_K": torch.zeros(5, 1),
+    weights = {"W_E": torch.eye(4, 5), "W_pos": torch.zeros(n_ctx, 5), "W_Q": torch.zeros(5, 1), "W_K": torch.zeros(5, 1),
                "W_V": torch.tensor([[0, 0.01, 0.01, 0.01, 0]]).T, "W_O": torch.full((1, 5), 0.01), "W_U": W_U}
     return zoo.model_from_tensors("always-0", weights)
 
@@ -105,14 +105,14 @@ def sequences(size: Tensor, positions: int, need: bool) -> Tensor:
 def one_number(largest: float, way: str) -> Explorer:
     """Certified share by the size of one number of the advice, as it was and as it is."""
     before, now = ({x: count(way, x) for x in LARGEST} for count in (certified_before, certified_now))
-    places = {x: i for i, x in enumerate(LARGEST)}                       # step by step: all that happens happens at the end
+    places = {x: i for i, x in enumerate(LARGEST)}                       # step by step, the largest first: all that happens happens there
 
     def draw(figure, largest: float):
         axes = figure.add_axes((0.11, 0.17, 0.86, 0.7))
         for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13, "as it was: +inf means that there is no such choice"),
                                                     (now, plots.QK, "s-", 0.05, "as it is")):
             axes.plot(places.values(), [found[x] / total() for x in LARGEST], style, color=colour, markersize=4, linewidth=1.4)
-            axes.annotate(words, (0.3, height), color=colour, fontsize=8.5)
+            axes.annotate(words, (2.2, height), color=colour, fontsize=8.5)
         axes.axhline(right() / total(), color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.plot([places[largest]] * 2, [found[largest] / total() for found in (before, now)], "o", color=plots.CHOICE, markersize=8, zorder=3)
         axes.set_ylim(-0.02, 1)

@@ -182,7 +182,7 @@ def over_bucket(x: Float[Ball, "*r pair"], lay: Layout, better: Callable = torch
     return x.pick(lambda t: t.new_zeros(*t.shape[:-1], n).scatter_reduce(-1, lay.segment.expand(t.shape), t, name, include_self=False))
 
 
-def standing_in(x: Float[Ball, "*r b"], place: Int[Tensor, "*r b"]) -> Float[Ball, "*r b"]:
+def standing_in(x: Float[Ball, "*g r b"], place: Int[Tensor, "r b"]) -> Float[Ball, "*g r b"]:
     """The maximum's own bucket once more in the place of every one that there is not: so the least of all is nobody else's."""
     return x.pick(lambda t: t.gather(-1, place.expand(t.shape)))
 
