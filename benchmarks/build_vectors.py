@@ -14,9 +14,9 @@ import torch
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.certificate import certificate
 from mechproof.max_of_k import edits
 from mechproof.max_of_k.model import shapes
+from mechproof.zoo.certificate import certificate
 
 OUT = Path(__file__).parents[1] / "book" / "_static" / "certificates"
 STRATEGIES = ("brute_force", "exact", "cubic", "separable", "separable:groups=1,buckets=2,query=grouped", "compact-gram", "compact-spectral",

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.family import Model
 from mechproof.max_of_k.brute_force import count_right
 from mechproof.max_of_k.model import last_logits
+from mechproof.proof.family import Model
 
 SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
          "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-uniform": 5, "pizza-113-messy": 3}

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.bound import Bound
 from mechproof.noise import ablation, mlp, residual, surrogate
 from mechproof.noise.residual import Peeled
-from mechproof.product_bounds import RUNGS
+from mechproof.proof.bound import Bound
+from mechproof.proof.product_bounds import RUNGS
 
 NOTES = Path("build/noise")
 COLLECTIONS = ("max-of-4", "max-of-4-uniform", "max-of-4-decayed")

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.family import Model
 from mechproof.pizza import amplitude, fourier, quadrature
 from mechproof.pizza.family import COLLECTIONS
 from mechproof.pizza.train import RECIPE, polished, train
+from mechproof.proof.family import Model
 
 NOTES = Path("build/pizza")
 WAYS = ("brute_force", "wheel", "wheel-short", "exact_activations", "paper", "moments", "moments_exact_neurons")

@@ -23,8 +23,9 @@ from speed import MODEL, best_of_three, plain_forward
 from tqdm import tqdm
 
 import mechproof as mp
-from mechproof import sweep, tables, zoo
+from mechproof import zoo
 from mechproof.max_of_k.paths import paths_of
+from mechproof.zoo import sweep, tables
 
 LONG, WIDE = "separable:groups=12,buckets=12", "separable:groups=24,buckets=16"
 BESIDES = {"max-of-5": LONG, "max-of-10": LONG, "max-of-20": LONG, "max-of-10-v128": WIDE, "max-of-4-v128": WIDE, "max-of-4-v256": WIDE}

@@ -71,7 +71,7 @@ def some_models(collection: str, seeds: tuple[int, ...], folder: Path) -> None:
 def library(chapter: str) -> dict[str, bytes]:
     """Names and contents of everything that a chapter needs of the package."""
     package = ROOT / "mechproof"
-    files = {str(path.relative_to(ROOT)): path.read_bytes() for path in [*package.rglob("*.py"), *package.glob("*.mplstyle")]}
+    files = {str(path.relative_to(ROOT)): path.read_bytes() for path in [*package.rglob("*.py"), *package.rglob("*.mplstyle")]}
     with tempfile.TemporaryDirectory() as folder:
         for collection, seeds in MODELS[chapter].items():
             some_models(collection, seeds, Path(folder))

@@ -13,8 +13,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .bound import digits_lo, short, short_int
-from .family import InputError
+from .proof.bound import digits_lo, short, short_int
+from .proof.family import InputError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,7 +59,7 @@ def prove(args) -> None:
 
     import mechproof as mp
 
-    from .proving import moderate
+    from .proof.proving import moderate
     model = model_of(args)
     if args.strategy != "all":
         bound = mp.prove(model, args.strategy, args.rank)
@@ -84,7 +84,7 @@ def output(args, suffix: str) -> Path:
 
 
 def certify(args) -> None:
-    from .certificate import certify
+    from .zoo.certificate import certify
     path = output(args, ".json")
     bound = certify(model_of(args), args.strategy, path, args.rank)
     print(f"{path}: {bound}")
@@ -129,7 +129,7 @@ def sweep(args) -> int:
     """Exit status 0 when every row is there, 1 when some say an error."""
     from tqdm import tqdm
 
-    from .sweep import locally, members, on_cluster, sweep, tasks
+    from .zoo.sweep import locally, members, on_cluster, sweep, tasks
     path, wanted = output(args, ".parquet"), tasks(members(args.collection, args.seeds), args.strategies)
     if args.workers < 1:
         raise InputError(f"workers {args.workers} are none; give 1 or more")

@@ -20,14 +20,17 @@ from safetensors.torch import load_file, save_file
 from test_state import flushing, flushing_workers, set_to
 
 import mechproof as mp
-from mechproof import bound, cost, sweep, tables, zoo
+from mechproof import zoo
 from mechproof.__main__ import main
-from mechproof.certificate import certificate
-from mechproof.max_of_k import boxes, false_theorem, ledger, separable
+from mechproof.figures import proof_gone_wrong as false_theorem
+from mechproof.max_of_k import boxes, ledger, separable
 from mechproof.max_of_k.truth import Truth
+from mechproof.proof import bound, cost
 from mechproof.verifier import ledger as verifiers_ledger
 from mechproof.verifier import separable as verifiers
 from mechproof.verifier import verify, verify_tensors
+from mechproof.zoo import sweep, tables
+from mechproof.zoo.certificate import certificate
 
 SAYS = {"normalization_type": "none", "n_heads": "1"}
 

@@ -156,6 +156,7 @@ def test_no_function_is_long_or_takes_much():
 def test_doctests():
     import doctest
     import importlib
-    for name in ("", ".bound", ".cost", ".product_bounds", ".rounding", ".zoo", ".max_of_k.train", ".max_of_k.terms", ".state", ".verifier.state"):
+    for name in ("", ".proof.bound", ".proof.cost", ".proof.product_bounds", ".proof.rounding", ".proof.state", ".zoo.weights",
+                 ".max_of_k.train", ".max_of_k.terms", ".verifier.state"):
         result = doctest.testmod(importlib.import_module("mechproof" + name))
         assert result.failed == 0 and result.attempted > 0, name

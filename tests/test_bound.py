@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechproof.bound import Bound, Case, digits_lo, percent_lo, ratio_lo, short
+from mechproof.proof.bound import Bound, Case, digits_lo, percent_lo, ratio_lo, short
 
 
 @given(st.integers(1, 64**20), st.data())

@@ -12,7 +12,7 @@ import pytest
 import mechproof as mp
 from mechproof import verifier, zoo
 from mechproof.__main__ import main
-from mechproof.certificate import certify
+from mechproof.zoo.certificate import certify
 
 ROOT = Path(__file__).parents[1]
 VECTORS = ROOT / "book" / "_static" / "certificates"

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mechproof as mp
-from mechproof import cost
 from mechproof.max_of_k import brute_force, counting, terms
 from mechproof.max_of_k.model import shapes
 from mechproof.max_of_k.paths import Paths
-from mechproof.zoo import model_from_tensors
+from mechproof.proof import cost
+from mechproof.zoo.weights import model_from_tensors
 
 A, B, x = torch.ones(3, 4), torch.ones(4, 5), torch.arange(12.0).reshape(3, 4)
 

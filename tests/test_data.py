@@ -10,8 +10,10 @@ import pytest
 from safetensors.torch import load
 
 import mechproof as mp
-from mechproof import proving, tables, zoo
-from mechproof.bound import ratio_lo
+from mechproof import zoo
+from mechproof.proof import proving
+from mechproof.proof.bound import ratio_lo
+from mechproof.zoo import tables
 
 RESULTS = zoo.DATA / "results"
 MODELS = {entry["name"]: entry for entry in zoo.models()}

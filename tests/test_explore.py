@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from mechproof import explore as module
-from mechproof import plots
-from mechproof.explore import explore
-from mechproof.family import InputError
+from mechproof.explorable import explore as module
+from mechproof.explorable import plots
+from mechproof.explorable.explore import explore
+from mechproof.proof.family import InputError
 
 
 def draw(figure, kind, rank):
@@ -109,7 +109,7 @@ def test_the_last_of_many_moves_wins_and_long_work_says_so(monkeypatch):
     import asyncio
     import time
 
-    from mechproof import live
+    from mechproof.explorable import live
     drawn, signs = [], []
 
     def slow(figure, kind, rank):
@@ -153,8 +153,8 @@ def test_the_page_carries_every_margin_rounded_down():
     import torch
 
     import mechproof as mp
-    from mechproof.max_of_k import figures
-    from mechproof.max_of_k.ask import Ask
+    from mechproof.figures import max_of_k as figures
+    from mechproof.figures.ask import Ask
     bound = mp.prove(mp.load("max-of-4/0"), figures.NAMED_IDS["exact QK"])
     data, case = json.loads(Ask(bound, [3, 41, 17, 29]).groups()), bound.case
     margins = np.frombuffer(base64.b64decode(data["margins"]), "<f4").reshape(64, 64, 4).astype(float)
@@ -166,8 +166,8 @@ def test_the_page_carries_every_margin_rounded_down():
 
 def test_asking_on_the_page_and_in_python():
     import mechproof as mp
-    from mechproof.max_of_k import figures
-    from mechproof.max_of_k.ask import Ask
+    from mechproof.figures import max_of_k as figures
+    from mechproof.figures.ask import Ask
     bound = mp.prove(mp.load("max-of-4/0"), figures.NAMED_IDS["exact QK"])
     ask = Ask(bound, [3, 41, 17, 29])
     assert ask.answer("3 41 17 29").startswith("Certified") and ask.answer("3, 41, 40, 29").startswith("Not certified")
@@ -191,7 +191,7 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
 
     import mechproof as mp
     from mechproof import zoo
-    from mechproof.yours import Yours
+    from mechproof.figures.yours import Yours
     model, path = mp.load("max-of-4/3"), tmp_path / "mine.safetensors"
     zoo.save_atomically(path, dict(model.tensors), model.family.answers)
     zoo.save_atomically(tmp_path / "asked.safetensors", dict(model.tensors), {})
@@ -214,7 +214,7 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
 
 
 def test_coordinates_are_coarse_and_words_are_not():
-    from mechproof import plots
+    from mechproof.explorable import plots
     figure = plots.new_figure()
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     axes.plot([0.123456789, 1], [0.2, 0.987654321])

@@ -23,12 +23,13 @@ from test_soundness import any_setting, faults
 from test_verifier import stripped_model
 
 import mechproof as mp
-from mechproof import proving
-from mechproof.family import Advice, Model, parse_id
-from mechproof.max_of_k import boxes, false_theorem, ledger
+from mechproof.figures import proof_gone_wrong as false_theorem
+from mechproof.max_of_k import boxes, ledger
 from mechproof.noise import mlp, residual
-from mechproof.product_bounds import RUNGS
-from mechproof.state import own_state
+from mechproof.proof import proving
+from mechproof.proof.family import Advice, Model, parse_id
+from mechproof.proof.product_bounds import RUNGS
+from mechproof.proof.state import own_state
 
 ROOT = Path(__file__).parents[1]
 F8 = torch.float64

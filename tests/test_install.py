@@ -29,7 +29,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_carries_the_weights_and_the_style(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert "mechproof/data/max-of-4.0.safetensors" in names and "mechproof/mechproof.mplstyle" in names
+    assert "mechproof/data/max-of-4.0.safetensors" in names and "mechproof/explorable/mechproof.mplstyle" in names
     assert "mechproof/data/results/max-of-4.parquet" in names and not [n for n in names if n.startswith("tests")]
 
 

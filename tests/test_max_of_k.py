@@ -11,13 +11,15 @@ import torch
 from conftest import from_tables, right_sequences, small_model
 
 import mechproof as mp
-from mechproof import tables, zoo
-from mechproof.max_of_k import figures, losses, subcubic
+from mechproof import zoo
+from mechproof.figures import max_of_k as figures
+from mechproof.max_of_k import losses, subcubic
 from mechproof.max_of_k.brute_force import count_right
 from mechproof.max_of_k.model import last_logits
 from mechproof.max_of_k.paths import Paths
 from mechproof.max_of_k.train import RECIPE, train
 from mechproof.max_of_k.truth import Truth
+from mechproof.zoo import tables
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,14 @@ from conftest import KINDS, right_sequences, small_model
 from test_soundness import disturbed, faults
 
 import mechproof as mp
-from mechproof import product_bounds, proving, zoo
-from mechproof.family import InputError
+from mechproof import zoo
 from mechproof.max_of_k.paths import Paths
 from mechproof.max_of_k.terms import Known
 from mechproof.noise import ablation, compounding, mlp, residual, surrogate
-from mechproof.product_bounds import RUNGS
-from mechproof.rounding import Ball
+from mechproof.proof import product_bounds, proving
+from mechproof.proof.family import InputError
+from mechproof.proof.product_bounds import RUNGS
+from mechproof.proof.rounding import Ball
 
 F8 = torch.float64
 

@@ -25,7 +25,7 @@ from mechproof.pizza import brute_force, circuits, family, margins, moments, pro
 from mechproof.pizza.model import fold, shapes
 from mechproof.pizza.quadrature import Rule
 from mechproof.pizza.train import train
-from mechproof.rounding import Ball, number
+from mechproof.proof.rounding import Ball, number
 
 F8 = torch.float64
 

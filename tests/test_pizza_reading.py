@@ -9,7 +9,8 @@ import torch
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.pizza import amplitude, figures, fourier
+from mechproof.figures import pizza_quadrature as figures
+from mechproof.pizza import amplitude, fourier
 from mechproof.pizza.train import RECIPE, train
 
 ROWS = zoo.results("pizza")["models"]

@@ -11,9 +11,9 @@ from flint import fmpq, fmpq_mat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechproof import cost
-from mechproof import product_bounds as pb
-from mechproof.rounding import Ball
+from mechproof.proof import cost
+from mechproof.proof import product_bounds as pb
+from mechproof.proof.rounding import Ball
 
 SIGNS = {"exact": pb.exact, "per_dimension": pb.per_dimension, "recursive": pb.recursive, "recursive_means": pb.recursive_means,
          "mean per_dimension": pb.with_mean(pb.per_dimension), "mean recursive": pb.with_mean(pb.recursive)}

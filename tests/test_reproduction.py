@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from mechproof import reproduction, tables, zoo
-from mechproof.max_of_k import figures
+from mechproof import zoo
+from mechproof.figures import max_of_k as figures
+from mechproof.figures import reproduction
+from mechproof.zoo import tables
 
 PIZZAS = sorted({entry["collection"] for entry in zoo.models() if entry["family"] == "pizza"})
 

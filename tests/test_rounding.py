@@ -11,8 +11,8 @@ from flint import arb, ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechproof import rounding
-from mechproof.rounding import Ball, U, cat, maximum, minimum
+from mechproof.proof import rounding
+from mechproof.proof.rounding import Ball, U, cat, maximum, minimum
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False, width=64)
 matrices = st.integers(1, 4).flatmap(lambda n: st.tuples(*[

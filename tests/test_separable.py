@@ -12,12 +12,13 @@ from conftest import KINDS, from_tables, right_sequences, small_model
 from test_soundness import any_setting, wrong_or_close
 
 import mechproof as mp
-from mechproof import tables, zoo
+from mechproof import zoo
 from mechproof.max_of_k import brute_force, edits, exact, levels, monte_carlo, separable, terms, tiers
 from mechproof.max_of_k.boxes import Cells
 from mechproof.max_of_k.paths import Paths, paths_of
 from mechproof.max_of_k.truth import Truth
-from mechproof.rounding import Ball
+from mechproof.proof.rounding import Ball
+from mechproof.zoo import tables
 
 OURS = ("separable", "separable-grouped", "separable-small", "compact-gram", "compact-spectral", "compact-frobenius", "monte_carlo", "exact")
 

@@ -108,7 +108,7 @@ def test_every_control_moves_its_figure_from_end_to_end(page, chapter):
 
 def test_asking_about_typed_tokens_agrees_with_the_library(page):
     import mechproof as mp
-    from mechproof.max_of_k import figures
+    from mechproof.figures import max_of_k as figures
     bound = mp.prove(mp.load("max-of-4/0"), figures.NAMED_IDS["exact QK"])
     open_chapter(page)
     ask = page.locator("[data-ask]")

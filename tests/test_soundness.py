@@ -13,7 +13,7 @@ from conftest import KINDS, right_sequences, small_model
 import mechproof as mp
 from mechproof.max_of_k import subcubic
 from mechproof.max_of_k.truth import Truth
-from mechproof.rounding import Ball, maximum
+from mechproof.proof.rounding import Ball, maximum
 
 ROOT = Path(__file__).parents[1]
 

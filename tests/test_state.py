@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.certificate import certificate
-from mechproof.state import SETTINGS, own_state
+from mechproof.proof.state import SETTINGS, own_state
 from mechproof.verifier import state as verifiers
 from mechproof.verifier import verify_tensors
+from mechproof.zoo.certificate import certificate
 
 TINY = 2.0**-149
 STRATEGIES = ("brute_force", "cubic", "exact", "separable-small", "compact-gram:qk_rank=1,eu_rank=1,ov_rank=1", "monte_carlo",

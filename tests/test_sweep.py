@@ -18,10 +18,11 @@ import pytest
 import torch
 
 import mechproof as mp
-from mechproof import sweep, tables, zoo
+from mechproof import zoo
 from mechproof.__main__ import main
-from mechproof.sweep import Task, locally, members, tasks
-from mechproof.tables import noted, read, write
+from mechproof.zoo import sweep, tables
+from mechproof.zoo.sweep import Task, locally, members, tasks
+from mechproof.zoo.tables import noted, read, write
 
 TWO = partial(locally, workers=2)
 HERE = lambda todo: (task() for task in todo)                           # where workers are not what is tested

@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.certificate import certificate
 from mechproof.verifier import levels, numbers, separable, verify, verify_tensors
 from mechproof.verifier.numbers import Mat, Real
+from mechproof.zoo.certificate import certificate
 
 SHIPPED = ("exact", "brute_force", "cubic", "separable", "separable-grouped", "separable-small", "compact-gram", "compact-spectral",
            "compact-frobenius", "monte_carlo")

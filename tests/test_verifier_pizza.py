@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from test_verifier import claiming, judge, spoiled
 
 from mechproof import zoo
-from mechproof.certificate import certificate
 from mechproof.pizza import brute_force, wheel
 from mechproof.pizza.model import shapes
 from mechproof.pizza.train import train
 from mechproof.verifier import pizza, verify, verify_tensors
+from mechproof.zoo.certificate import certificate
 
 STRATEGIES = ("wheel:rank=13,nodes=8", "wheel:rank=12,nodes=7,residual_rank=30", "exact_activations:rank=13,residual_rank=13", "brute_force")
 TINY = ("wheel:rank=3,nodes=3", "exact_activations:rank=3,residual_rank=8", "brute_force")

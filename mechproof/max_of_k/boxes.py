@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..rounding import Ball, U, _up
+from ..proof import cost
+from ..proof.rounding import Ball, U, _up
 
 ROWS = 2**17                # prefixes extended at once
 

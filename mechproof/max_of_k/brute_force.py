@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..bound import Case
-from ..family import InputError, Model, Proved
-from ..rounding import Ball, U, _up
+from ..proof import cost
+from ..proof.bound import Case
+from ..proof.family import InputError, Model, Proved
+from ..proof.rounding import Ball, U, _up
 from .paths import Paths, paths_of
 from .truth import PRECISIONS, Truth, check_tokens
 

@@ -7,7 +7,7 @@ from math import comb, log2
 from jaxtyping import Int
 from torch import Tensor
 
-from .. import cost
+from ..proof import cost
 
 
 def count_sequences(groups: Int[Tensor, "n c"], n_ctx: int) -> int:

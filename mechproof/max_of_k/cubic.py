@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..bound import Case
-from ..family import Model, Proved
-from ..rounding import Ball, cat
+from ..proof.bound import Case
+from ..proof.family import Model, Proved
+from ..proof.rounding import Ball, cat
 from .counting import count_sequences
 from .direct import best_other, wrong_over_right
 from .paths import Paths

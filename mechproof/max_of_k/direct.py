@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import Advice, Spec
-from ..product_bounds import row_range
-from ..rounding import Ball, largest_but
+from ..proof.family import Advice, Spec
+from ..proof.product_bounds import row_range
+from ..proof.rounding import Ball, largest_but
 from .paths import Paths
 
 Split = tuple[Float[Ball, " v"], Float[Ball, "q_or_1 m_or_1"]]      # b, and u that broadcasts to [query, maximum]

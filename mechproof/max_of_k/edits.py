@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..family import InputError, Model
+from ..proof.family import InputError, Model
 from .paths import Paths
 from .train import decayed
 

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .. import cost
-from ..family import InputError, Model, Proved
-from ..rounding import Ball
+from ..proof import cost
+from ..proof.family import InputError, Model, Proved
+from ..proof.rounding import Ball
 from .boxes import Cells
 from .brute_force import LIMIT as ENUMERABLE
 from .brute_force import in_balls, tried

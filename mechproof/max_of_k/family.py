@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..family import ABSENT, BUFFERS, Family, Parameter, Strategy, named
+from ..proof.family import ABSENT, BUFFERS, Family, Parameter, Strategy, named
 from . import brute_force, cubic, direct, edits, exact, gap_search, model, monte_carlo, scores, tiers
 from . import separable as proofs
 from .paths import Paths, paths_of

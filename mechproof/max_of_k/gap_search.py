@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..family import Advice, Model, Parameters
+from ..proof.family import Advice, Model, Parameters
 from . import direct, scores
 from .paths import Paths
 from .subcubic import Attention, Line, Skeleton, Votes

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .. import cost
+from ..proof import cost
 from .boxes import Cells, children
 from .terms import Layout, Separable, Stage
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .. import cost
+from ..proof import cost
 from .boxes import Cells
 
 UNITS = 32              # units in one copy of the maximum

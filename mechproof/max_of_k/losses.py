@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from ..family import Model, Proved
+from ..proof.family import Model, Proved
 from . import gap_search
 from .paths import Paths
 from .subcubic import Claims, Envelope, Skeleton, constant_sequences

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..family import InputError
+from ..proof.family import InputError
 
 
 def shapes(n_ctx: int, d_vocab: int, d_model: int = 32, d_head: int | None = None) -> dict[str, tuple[int, int]]:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import cost
-from ..family import Advice, Model, Spec
-from ..rounding import Ball, U, _up, inverse_sqrt
+from ..proof import cost
+from ..proof.family import Advice, Model, Spec
+from ..proof.rounding import Ball, U, _up, inverse_sqrt
 from .paths import Paths
 from .terms import Circuits, Known
 

@@ -17,8 +17,8 @@ from functools import cached_property
 
 import torch
 
-from ..family import Model
-from ..rounding import Ball, inverse_sqrt
+from ..proof.family import Model
+from ..proof.rounding import Ball, inverse_sqrt
 
 
 @dataclass(frozen=True, eq=False)

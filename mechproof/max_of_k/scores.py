@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..family import Advice, Spec
-from ..product_bounds import Factors, RowBound, exact, per_dimension, recursive, recursive_means, spectral, with_mean
-from ..rounding import Ball, cat
+from ..proof.family import Advice, Spec
+from ..proof.product_bounds import Factors, RowBound, exact, per_dimension, recursive, recursive_means, spectral, with_mean
+from ..proof.rounding import Ball, cat
 from .paths import Paths
 
 Sizes = dict[str, int]

@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..bound import Case
-from ..family import InputError, Model, Parameters, Proved
+from ..proof import cost
+from ..proof.bound import Case
+from ..proof.family import InputError, Model, Parameters, Proved
 from . import levels
 from .boxes import Cells
 from .ledger import Fault, Ledger, Masses, Sample, masses, open_cells

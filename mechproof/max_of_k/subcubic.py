@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..bound import Case
-from ..family import Advice, Model, Parameters, Proved, Spec
-from ..rounding import Ball, cat, largest_but, maximum, smallest_but
+from ..proof import cost
+from ..proof.bound import Case
+from ..proof.family import Advice, Model, Parameters, Proved, Spec
+from ..proof.rounding import Ball, cat, largest_but, maximum, smallest_but
 from . import direct, scores
 from .counting import count_sequences
 from .paths import Paths

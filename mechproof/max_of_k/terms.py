@@ -27,8 +27,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..rounding import Ball, _up, cat
+from ..proof import cost
+from ..proof.rounding import Ball, _up, cat
 from .boxes import Cells, children
 from .direct import best_other
 

@@ -22,9 +22,9 @@ from operator import matmul
 import torch
 from torch import Tensor
 
-from ..family import Advice, Parameters, Spec
-from ..product_bounds import Factors, RowBound, frobenius, gram, norms, operator_norm
-from ..rounding import Ball
+from ..proof.family import Advice, Parameters, Spec
+from ..proof.product_bounds import Factors, RowBound, frobenius, gram, norms, operator_norm
+from ..proof.rounding import Ball
 from .paths import Paths, Stripped
 from .scores import Hints, columns, telescope
 from .terms import Circuits, Known

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..family import Model, one_thread
+from ..proof.family import Model, one_thread
 from .model import last_logits, shapes
 
 RECIPE = {"optimizer": "AdamW", "lr": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.01,

@@ -15,7 +15,7 @@ from math import inf, isfinite, nextafter
 from flint import arb, arb_mat, ctx
 from torch import Tensor
 
-from ..family import InputError, Model
+from ..proof.family import InputError, Model
 
 PRECISIONS = (128, 512, 2048)
 

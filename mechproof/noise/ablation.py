@@ -23,13 +23,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import Model
 from ..max_of_k import exact
 from ..max_of_k.paths import Paths
 from ..max_of_k.terms import Known
 from ..max_of_k.tiers import exactly
-from ..product_bounds import RUNGS
-from ..rounding import Ball
+from ..proof.family import Model
+from ..proof.product_bounds import RUNGS
+from ..proof.rounding import Ball
 from .residual import Peeled, with_scores
 from .surrogate import NULLS, generator_of
 

@@ -24,8 +24,8 @@ from math import pi, sqrt
 
 import torch
 
-from ..product_bounds import RUNGS
-from ..rounding import Ball
+from ..proof.product_bounds import RUNGS
+from ..proof.rounding import Ball
 from .surrogate import generator_of, normal, ranges
 
 WIDTHS, DEPTHS = (8, 16, 32, 64, 128, 256), tuple(range(2, 9))

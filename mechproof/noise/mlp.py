@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import proving
-from ..bound import Bound
-from ..family import Advice, Model, Proved, Spec, Strategy
 from ..max_of_k.scores import telescope
 from ..pizza.brute_force import opened
 from ..pizza.proof import proved
 from ..pizza.wheel import pairs
-from ..product_bounds import RUNGS, RowBound
-from ..rounding import Ball
+from ..proof import proving
+from ..proof.bound import Bound
+from ..proof.family import Advice, Model, Proved, Spec, Strategy
+from ..proof.product_bounds import RUNGS, RowBound
+from ..proof.rounding import Ball
 from .ablation import redrawn
 from .residual import Peeled, in_range, of_family, one_of
 from .surrogate import ranges

@@ -22,16 +22,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import cost, proving
-from ..bound import Bound
-from ..family import Advice, InputError, Model, Proved, Spec, Strategy
 from ..max_of_k import separable
 from ..max_of_k.paths import Paths
 from ..max_of_k.scores import Hints, columns, four_hints, telescope
 from ..max_of_k.terms import Known
 from ..max_of_k.tiers import chains, exactly
-from ..product_bounds import RUNGS, Factors, RowBound
-from ..rounding import Ball
+from ..proof import cost, proving
+from ..proof.bound import Bound
+from ..proof.family import Advice, InputError, Model, Proved, Spec, Strategy
+from ..proof.product_bounds import RUNGS, Factors, RowBound
+from ..proof.rounding import Ball
 
 SETTING = {"groups": 6, "buckets": 9, "query": 1}                        # of the separable proof: query by query
 

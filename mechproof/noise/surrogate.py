@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..product_bounds import RUNGS
-from ..rounding import Ball
+from ..proof.product_bounds import RUNGS
+from ..proof.rounding import Ball
 
 Chain = Sequence[Tensor]                            # M1 [q, a], ..., Mn [z, k], or n draws of each
 Null = Callable[[Chain, int, torch.Generator], list[Tensor]]

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import Model
-from ..rounding import Ball, number
+from ..proof.family import Model
+from ..proof.rounding import Ball, number
 from .fourier import Neurons, keys, read, tables, turn
 from .model import Tables
 from .moments import Curve, series

@@ -13,10 +13,10 @@ from flint import fmpq, fmpq_mat
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import cost
-from ..family import Advice, Model, Parameters, Proved
-from ..product_bounds import centred_columns
-from ..rounding import Ball, cat
+from ..proof import cost
+from ..proof.family import Advice, Model, Parameters, Proved
+from ..proof.product_bounds import centred_columns
+from ..proof.rounding import Ball, cat
 from .circuits import balls, bias, residual
 from .model import POSITIONS
 from .proof import proved

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import Model
-from ..product_bounds import row_norms
-from ..rounding import Ball, cat, inverse, number
+from ..proof.family import Model
+from ..proof.product_bounds import row_norms
+from ..proof.rounding import Ball, cat, inverse, number
 from .model import POSITIONS
 
 HALF = inverse(2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ..family import ABSENT, BUFFERS, Advice, Family, Model, Parameter, Parameters, Spec, Strategy
+from ..proof.family import ABSENT, BUFFERS, Advice, Family, Model, Parameter, Parameters, Spec, Strategy
 from . import brute_force, model, moments, proof, search, wheel
 from .train import RECIPE, polished, train
 

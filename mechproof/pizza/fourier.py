@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from ..family import Model
+from ..proof.family import Model
 from .model import Tables, fold
 
 

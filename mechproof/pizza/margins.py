@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..rounding import Ball, inverse, number
+from ..proof import cost
+from ..proof.rounding import Ball, inverse, number
 from .wheel import Pairs
 
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..family import InputError
+from ..proof.family import InputError
 
 POSITIONS = 3                                                            # a, b, =
 BIASES = ("b_in", "b_out")

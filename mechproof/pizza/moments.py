@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..family import Advice, Model, Parameters, Spec
-from ..product_bounds import row_norms
-from ..rounding import Ball, _up, cat, maximum, number, stack
+from ..proof.family import Advice, Model, Parameters, Spec
+from ..proof.product_bounds import row_norms
+from ..proof.rounding import Ball, _up, cat, maximum, number, stack
 from .circuits import HALF
 from .fourier import keys, read, tables, turn
 from .margins import angles

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .. import cost
-from ..bound import Case
-from ..family import Advice, InputError, Model, Parameters, Proved, Spec
-from ..product_bounds import centred_columns, row_norms
-from ..rounding import Ball, cat, number
+from ..proof import cost
+from ..proof.bound import Case
+from ..proof.family import Advice, InputError, Model, Parameters, Proved, Spec
+from ..proof.product_bounds import centred_columns, row_norms
+from ..proof.rounding import Ball, cat, number
 from .circuits import Door, Table, balls, bias, residual, table
 from .margins import Logits, lowest, right
 from .wheel import Pairs, pairs

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import InputError, Model
-from ..rounding import Ball, number
+from ..proof.family import InputError, Model
+from ..proof.rounding import Ball, number
 from .fourier import Neurons, read, tables, turn
 from .margins import angles
 from .wheel import pairs

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..family import Advice, Model, Parameters
+from ..proof.family import Advice, Model, Parameters
 from .circuits import balls, residual
 from .fourier import Neurons, keys, read, tables
 

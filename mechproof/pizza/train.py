@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..family import Model, one_thread
+from ..proof.family import Model, one_thread
 from .model import BIASES, logits, shapes, unordered
 
 RECIPE = {"optimizer": "AdamW", "lr": 2e-3, "betas": [0.9, 0.98], "weight_decay": 2.0, "warmup": 10, "steps": 2500,

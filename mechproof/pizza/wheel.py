@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .. import cost
-from ..product_bounds import row_norms
-from ..rounding import Ball, U, _largest, _up, stack
+from ..proof import cost
+from ..proof.product_bounds import row_norms
+from ..proof.rounding import Ball, U, _largest, _up, stack
 from .circuits import Table
 
 

@@ -28,7 +28,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from .verifier.state import ALONE, arithmetic, reads_small_numbers
+from ..verifier.state import ALONE, arithmetic, reads_small_numbers
 
 
 class InputError(ValueError):

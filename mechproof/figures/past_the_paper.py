@@ -13,14 +13,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import mechproof as mp
 
-from .. import cost, plots, tables
-from ..bound import Bound, digits_lo, percent_lo, short
-from ..explore import Explorer, explore
-from ..family import Model
-from .figures import Survey
-from .paths import paths_of
-from .terms import Groups, Separable
-from .tiers import exactly
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..max_of_k.paths import paths_of
+from ..max_of_k.terms import Groups, Separable
+from ..max_of_k.tiers import exactly
+from ..proof import cost
+from ..proof.bound import Bound, digits_lo, percent_lo, short
+from ..proof.family import Model
+from ..zoo import tables
+from .max_of_k import Survey
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
 OURS = {"separable-small": "few buckets", "separable-grouped": "queries in buckets", "separable": "query by query", "exact": "branch and bound",
@@ -166,7 +168,7 @@ def terms_of(model: Model) -> Explorer:
 
 def steps(model: Model) -> pd.DataFrame:
     """What every step of the exact proof decides, and what it costs; nothing for sequences that are too long for it."""
-    from .exact import BUCKETS, GROUPS, Steps
+    from ..max_of_k.exact import BUCKETS, GROUPS, Steps
     if not is_short(model):
         return pd.DataFrame({"step": ["(only for K up to 5)"]})
     with cost.count() as counted:
@@ -239,7 +241,7 @@ def larger() -> pd.DataFrame:
 
 def without_moving_the_mean(model: Model, settings: Sequence[tuple[int, int, bool]] = ((1, 9, False), (6, 8, False), (8, 9, True))) -> pd.DataFrame:
     """The same proofs with and without moving the direct path's mean into the votes."""
-    from .separable import count
+    from ..max_of_k.separable import count
     circuits, total = exactly(paths_of(model)), model.sizes["d_vocab"] ** model.sizes["n_ctx"]
     rows = []
     for groups, buckets, each in settings:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import proving
-from .bound import Bound
-from .family import InputError, Model, parse_id
-from .state import own_state
-from .zoo import whole
+from ..proof import proving
+from ..proof.bound import Bound
+from ..proof.family import InputError, Model, parse_id
+from ..proof.state import own_state
+from .weights import whole
 
 FORMAT = "mechproof-certificate/1"
 COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations")

@@ -16,17 +16,18 @@ from torch import Tensor
 
 import mechproof as mp
 
-from .. import plots, zoo
-from ..bound import percent_lo, short_int
-from ..explore import Explorer, explore
-from ..family import Advice, Model, parse_id
-from .boxes import Cells
-from .brute_force import count_right
-from .ledger import Ledger
-from .paths import Paths
-from .separable import refine
-from .terms import Groups, Separable, Stage
-from .tiers import circuits
+from .. import zoo
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..max_of_k.boxes import Cells
+from ..max_of_k.brute_force import count_right
+from ..max_of_k.ledger import Ledger
+from ..max_of_k.paths import Paths
+from ..max_of_k.separable import refine
+from ..max_of_k.terms import Groups, Separable, Stage
+from ..max_of_k.tiers import circuits
+from ..proof.bound import percent_lo, short_int
+from ..proof.family import Advice, Model, parse_id
 
 SMALL = 1e-300
 LARGEST = (1.7e308, 1e308, 3e307, 1e307, 1e305, 1e300, 1e290, 1e250, 1e200, 1e150, 1e100, 1e50, 1.0)

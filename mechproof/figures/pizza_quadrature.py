@@ -11,13 +11,13 @@ import torch
 
 import mechproof as mp
 
-from .. import plots
-from ..bound import Bound, percent_lo, share_lo, short
-from ..explore import Explorer, explore
-from ..family import Model
-from . import amplitude, fourier, quadrature
-from .quadrature import Rule
-from .wheel import pairs
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..pizza import amplitude, fourier, quadrature
+from ..pizza.quadrature import Rule
+from ..pizza.wheel import pairs
+from ..proof.bound import Bound, percent_lo, share_lo, short
+from ..proof.family import Model
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = {"paper": "the bare pizza", "moments": "moments", "moments_exact_neurons": "moments, worst neurons exactly",

@@ -13,10 +13,12 @@ from matplotlib.ticker import FixedLocator, LogLocator
 
 import mechproof as mp
 
-from . import plots, tables, zoo
-from .bound import digits_lo, share_lo, short
-from .explore import Explorer, explore
-from .max_of_k import figures
+from .. import zoo
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..proof.bound import digits_lo, share_lo, short
+from ..zoo import tables
+from . import max_of_k as figures
 
 # kinds of proof and their ids: the rows of the paper's Table 1, then ours; of several the best, model by model
 PAPERS = {row: figures.row_ids(row) for row in figures.ROWS}

@@ -11,15 +11,16 @@ import torch
 
 import mechproof as mp
 
-from .. import plots, zoo
-from ..bound import Bound, digits_lo, percent_lo, short
-from ..explore import Explorer, explore
-from ..family import Model
-from . import direct, scores
-from .family import skeleton_id
-from .losses import CAUSES, losses
-from .paths import Paths
-from .subcubic import HANDLINGS, Skeleton
+from .. import zoo
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..max_of_k import direct, scores
+from ..max_of_k.family import skeleton_id
+from ..max_of_k.losses import CAUSES, losses
+from ..max_of_k.paths import Paths
+from ..max_of_k.subcubic import HANDLINGS, Skeleton
+from ..proof.bound import Bound, digits_lo, percent_lo, short
+from ..proof.family import Model
 
 RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 102

@@ -26,8 +26,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..proof.family import InputError
 from . import plots
-from .family import InputError
 
 MAX_FRAMES = 400
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from flint import arb, ctx, fmpq
 
-from . import zoo
-from .family import InputError
+from ..proof.family import InputError
+from . import weights
 
 KINDS = {"model": "string", "sha256": "string", "strategy": "string", "version": "string", "accuracy_lower_bound": "float64",
          "correct": "decimal", "total": "decimal", "flops": "int64", "unexplained_dimensions": "decimal", "failure_probability": "float64",
@@ -64,7 +64,7 @@ def _schema(digits: int | None):
 def shipped(collection: str):
     """The table of a shipped collection as a pandas DataFrame, with the share of inputs found right as column `truth`."""
     import pandas
-    table = pandas.DataFrame(read(zoo.DATA / "results" / f"{collection}.parquet"))
+    table = pandas.DataFrame(read(weights.DATA / "results" / f"{collection}.parquet"))
     return table.assign(truth=[right / tried for right, tried in zip(table.right, table.tried)])
 
 
@@ -76,7 +76,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     digits = next(n for n in LENGTHS if n is None or longest <= n)
     if digits is None:
         rows = [row | {name: str(row[name]) for name in COUNTS if row[name] is not None} for row in rows]
-    with zoo.whole(path) as part:
+    with weights.whole(path) as part:
         arrow.parquet.write_table(arrow.Table.from_pylist(rows, _schema(digits)), part, compression="zstd")
 
 

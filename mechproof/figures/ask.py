@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..bound import Bound
-from ..explore import STYLE, is_live
-from ..family import InputError
+from ..explorable.explore import STYLE, is_live
+from ..proof.bound import Bound
+from ..proof.family import InputError
 
 SCRIPT = """
 (function () {

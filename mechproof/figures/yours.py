@@ -9,10 +9,11 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from . import proving, zoo
-from .bound import Bound
-from .explore import is_live
-from .family import InputError
+from .. import zoo
+from ..explorable.explore import is_live
+from ..proof import proving
+from ..proof.bound import Bound
+from ..proof.family import InputError
 
 CHEAP = 10**8                                                            # predicted operations up to which a strategy is tried
 COMMAND = "python -m mechproof prove FILE.safetensors --strategy all"

@@ -7,13 +7,13 @@ from statistics import mean, median, stdev
 
 import pandas as pd
 
-from .. import plots
-from ..bound import digits_lo, share_lo, short
-from ..explore import Explorer, explore
-from ..max_of_k.frontier import missing_axis
-from ..product_bounds import RUNGS
-from . import ablation, surrogate
-from .figures import LABELS, NOTE, NULLS, PEELS
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..noise import ablation, surrogate
+from ..proof.bound import digits_lo, share_lo, short
+from ..proof.product_bounds import RUNGS
+from .noise_limits import LABELS, NOTE, NULLS, PEELS
+from .past_the_paper import missing_axis
 
 AUTHORS = 4.0                                                            # "about 4 standard deviations worse than random"
 

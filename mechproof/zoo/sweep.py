@@ -29,13 +29,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryFile
 
-from . import __version__, proving, zoo
-from .family import InputError, Model, parse_id
-from .state import own_state
+from .. import __version__
+from ..proof import proving
+from ..proof.family import InputError, Model, parse_id
+from ..proof.state import own_state
+from . import weights
 from .tables import KINDS, Row, noted, pyarrow, read, write
 
 TRIES = 3                                                   # of a row whose worker dies
-_loaded = lru_cache(maxsize=2)(lambda name, sha256: zoo.load(name))          # anew where the file has changed
+_loaded = lru_cache(maxsize=2)(lambda name, sha256: weights.load(name))          # anew where the file has changed
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ def members(collection: str, seeds: str | None = None) -> list[str]:
 
     Errors: InputError for an unknown collection, a seed that it lacks, a folder without files.
     """
-    known = [entry["seed"] for entry in zoo.models() if entry["collection"] == collection]
+    known = [entry["seed"] for entry in weights.models() if entry["collection"] == collection]
     if known:
         return [f"{collection}/{seed}" for seed in (known if seeds is None else chosen(seeds, known))]
     if not os.path.isdir(collection):
-        every = sorted({entry["collection"] for entry in zoo.models()})
+        every = sorted({entry["collection"] for entry in weights.models()})
         raise InputError(f"collection {collection!r} is neither shipped nor a folder; shipped: {', '.join(every)}")
     names = sorted(map(str, Path(collection).resolve().glob("*.safetensors")))
     if seeds is not None or not names:
@@ -120,7 +122,7 @@ def tasks(names: Iterable[str], ids: Sequence[str]) -> list[Task]:
     wanted, unknown = {}, {}
     for name in names:
         try:
-            model = zoo.load(name)
+            model = weights.load(name)
         except InputError as error:
             wanted[Task(name, None, None, f"InputError: {error}")] = None
             continue
@@ -295,7 +297,7 @@ def sweep(wanted: Sequence[Task], path: Path, make: Callable[[Sequence[Task]], I
     path = path.resolve()
     journal = path.with_suffix(path.suffix + ".journal")
     with _held(journal):
-        zoo.clear(path)
+        weights.clear(path)
         before = {key(row): row for row in (read(path) if path.exists() else []) + noted(journal)}
         names = {task.model for task in wanted}
         rows = {k: row for k, row in before.items() if row["strategy"] or row["model"] not in names}       # read now, if it could not be

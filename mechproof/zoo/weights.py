@@ -27,10 +27,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .family import Family, InputError, Model, shown
-from .state import own_state
+from ..proof.family import Family, InputError, Model, shown
+from ..proof.state import own_state
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 PACKAGES = ("max_of_k", "pizza")
 SHARD_BYTES = 7 * 2**20
 MOST_HEADER = 2**27                                         # bytes; safetensors takes 100 million
@@ -39,7 +39,7 @@ MOST_HEADER = 2**27                                         # bytes; safetensors
 @lru_cache
 def families() -> dict[str, Family]:
     """Every registered family by name."""
-    return {family.name: family for name in PACKAGES for family in import_module(f".{name}.family", __package__).FAMILIES}
+    return {family.name: family for name in PACKAGES for family in import_module(f"..{name}.family", __package__).FAMILIES}
 
 
 def family_of_collection(collection: str) -> Family:

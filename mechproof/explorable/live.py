@@ -12,7 +12,7 @@ import html
 from threading import Timer
 from typing import TYPE_CHECKING
 
-from .family import InputError
+from ..proof.family import InputError
 
 if TYPE_CHECKING:
     from .explore import Explorer

@@ -13,14 +13,14 @@ from matplotlib.ticker import FuncFormatter
 
 import mechproof as mp
 
-from .. import plots
-from ..bound import Bound, percent_lo, share_lo, short
-from ..explore import Explorer, explore
-from ..family import Model
-from ..max_of_k.frontier import missing_axis
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
 from ..max_of_k.paths import Paths
-from ..product_bounds import RUNGS
-from . import ablation, compounding, mlp, residual, surrogate
+from ..noise import ablation, compounding, mlp, residual, surrogate
+from ..proof.bound import Bound, percent_lo, share_lo, short
+from ..proof.family import Model
+from ..proof.product_bounds import RUNGS
+from .past_the_paper import missing_axis
 
 LABELS = {"exact": "multiplied out", "gram": "norms of rows", "per_dimension": "dimension by dimension", "norms": "norms around a product",
           "spectral": "singular value", "operator": "singular values of factors", "recursive": "dimensions, factor by factor",
