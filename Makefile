@@ -16,8 +16,8 @@ book: $(READY)
 	$(BIN)/jupyter-book build . -W --keep-going -q
 	@echo "The book is ready: open file://$(CURDIR)/_build/html/index.html"
 
-test: book
-	$(BIN)/python -m pytest tests -n 2 --dist worksteal -m "not exhaustive"
+test: lint book
+	$(BIN)/python -m pytest tests mechproof --doctest-modules -n 2 --dist worksteal -m "not exhaustive"
 	MECHPROOF_MODE=page $(BIN)/python -m pytest --nbval book
 
 lab: $(READY)
@@ -32,6 +32,7 @@ exhaustive: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 $(READY): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -26,8 +26,8 @@ from mechproof.figures import proof_gone_wrong as false_theorem
 from mechproof.max_of_k import boxes, ledger, separable
 from mechproof.max_of_k.truth import Truth
 from mechproof.proof import bound, cost
+from mechproof.verifier import cells as verifiers_cells
 from mechproof.verifier import ledger as verifiers_ledger
-from mechproof.verifier import separable as verifiers
 from mechproof.verifier import verify, verify_tensors
 from mechproof.zoo import sweep, tables
 from mechproof.zoo.certificate import certificate
@@ -154,7 +154,7 @@ def test_a7_weights_that_another_thread_changes():
 
 def test_a7_a_fork_while_another_thread_checks():
     """The child can check: whoever held the lock is no thread of its."""
-    code = ("import os, threading, time, mechproof as mp\nfrom mechproof.state import own_state\n"
+    code = ("import os, threading, time, mechproof as mp\nfrom mechproof.proof.state import own_state\n"
             "def hold():\n    with own_state(): time.sleep(3)\n"
             "threading.Thread(target=hold).start()\ntime.sleep(1)\nchild = os.fork()\n"
             "if child == 0:\n    os._exit(0 if mp.prove(mp.load('max-of-4-stripped/0'), 'separable').correct else 3)\n"
@@ -366,7 +366,7 @@ def test_what_gets_lost_is_noticed(lost, strategy, monkeypatch):
 def test_what_the_verifier_loses_is_noticed(strategy, monkeypatch):
     model = mp.load("max-of-4/0")
     content, arrays = certificate(model, strategy)[0], {k: x.numpy() for k, x in model.tensors.items()}
-    every = verifiers.extended
+    every = verifiers_cells.extended
 
     def lists_less(*args):
         for cell, code, total in every(*args):
@@ -374,10 +374,10 @@ def test_what_the_verifier_loses_is_noticed(strategy, monkeypatch):
             yield cell[there], code[there], total[there]
 
     with monkeypatch.context() as planted:
-        planted.setattr(verifiers, "extended", lists_less)
+        planted.setattr(verifiers_cells, "extended", lists_less)
         assert "books: an input drawn at random" in "".join(verify_tensors(content, arrays, {}).line for _ in range(20))
     with monkeypatch.context() as planted:
-        planted.setattr(verifiers.Ledger, "settle", lambda self, r, tokens: np.add.at(self.settled, r[1:], tokens[1:]))
+        planted.setattr(verifiers_ledger.Ledger, "settle", lambda self, r, tokens: np.add.at(self.settled, r[1:], tokens[1:]))
         assert verify_tensors(content, arrays, {}).line == "refused: books: wrong tokens are neither settled nor left open"
     assert verify_tensors(content, arrays, {}).code == 0
 

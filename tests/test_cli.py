@@ -131,15 +131,15 @@ def test_zero_parts_and_buffers_are_ignored(tmp_path, capsys):
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     import mechproof as mp
-    from mechproof import zoo
+    from mechproof.zoo import weights as files
 
     def half(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(zoo, "save_file", half)
+    monkeypatch.setattr(files, "save_file", half)
     with pytest.raises(mp.InputError, match="cannot be written .disk full.; choose another path"):
-        zoo.save_atomically(tmp_path / "x.safetensors", weights(), {})
+        files.save_atomically(tmp_path / "x.safetensors", weights(), {})
     assert list(tmp_path.iterdir()) == []
 
 

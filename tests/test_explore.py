@@ -120,7 +120,7 @@ def test_the_last_of_many_moves_wins_and_long_work_says_so(monkeypatch):
 
     monkeypatch.setattr(live, "BUSY", 0.02)
     explorer = explore(slow, {"kind": "high", "rank": 0}, kind={"high": "high", "flat": "flat"}, rank=range(20))
-    face = live.Live(explorer)
+    face = live.Live(explorer.controls, explorer.start, explorer.idle, explorer.picture)
 
     async def moves():
         for rank in range(20):

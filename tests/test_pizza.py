@@ -5,12 +5,9 @@ Everything is judged pair by pair in rational arithmetic on small and nasty netw
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import random
 from functools import lru_cache
 from math import pi
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,13 +15,13 @@ from flint import arb, ctx, fmpq, fmpq_mat
 from safetensors.torch import save_file
 
 import mechproof as mp
-from mechproof import pizza as package
 from mechproof import zoo
 from mechproof.max_of_k.model import shapes as max_of_k_shapes
 from mechproof.pizza import brute_force, circuits, family, margins, moments, proof, quadrature, wheel
 from mechproof.pizza.model import fold, shapes
 from mechproof.pizza.quadrature import Rule
 from mechproof.pizza.train import train
+from mechproof.proof.family import parse_id
 from mechproof.proof.rounding import Ball, number
 
 F8 = torch.float64
@@ -368,7 +365,7 @@ def test_the_sums_by_moments_are_within_what_they_say():
     for seed in range(24):
         model = network(seed, ("pizza", "uneven", "noisy", "random", "dead", "resonant")[seed % 6])
         name = any_setting(next(s for s in mp.strategies(model) if s.id == ("moments", "paper")[seed % 2]), seed)
-        _, parameters = mp.family.parse_id(name, mp.strategies(model))
+        _, parameters = parse_id(name, mp.strategies(model))
         for how in ("none", "noisy", "large t", "one group", "permuted", "negative"):
             advice = spoiled(mp.search(model, name), how, model.sizes, seed)
             net, at = proof.network(model, advice), wheel.pairs(model.sizes["p"])
@@ -597,12 +594,3 @@ def test_the_folded_network_is_the_network():
         x = x[2] + sum(x.mean(0) @ value @ out for value, out in zip(w["W_V"], w["W_O"]))
         logit = (x + torch.relu(x @ w["W_in"] + w["b_in"]) @ w["W_out"] + w["b_out"]) @ w["W_U"]
         assert torch.allclose(logit, S[a] + S[b] + torch.relu(H[a] + H[b]) @ W)
-
-
-def test_doctests_of_the_chapter():
-    attempted = 0
-    for path in sorted(Path(package.__file__).parent.glob("*.py")):
-        result = doctest.testmod(importlib.import_module(f"mechproof.pizza.{path.stem}" if path.stem != "__init__" else "mechproof.pizza"))
-        assert result.failed == 0, path.stem
-        attempted += result.attempted
-    assert attempted > 0

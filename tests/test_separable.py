@@ -201,7 +201,7 @@ def test_counts_beyond_64_bits_do_not_wrap():
     bound = mp.prove(mp.load("max-of-10-v128/0"), "separable:buckets=3,query=grouped")
     assert 0 < bound.correct < bound.total == 128**10
     with pytest.raises(ArithmeticError, match="counts 5 of 4 inputs"):
-        mp.bound.Bound("m", "s", correct=5, total=4, flops=0)
+        mp.Bound("m", "s", correct=5, total=4, flops=0)
 
 
 def test_exact_says_where_it_stops():

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 
 from ..proof.family import InputError
 from . import plots
+from .live import Live
 
 MAX_FRAMES = 400
 
@@ -135,8 +136,7 @@ class Explorer:
 
     def widget(self):
         """Core ipywidgets (also of 7.7): sliders and toggle buttons over a picture."""
-        from .live import Live
-        return Live(self).box
+        return Live(self.controls | self.fine, self.start, self.idle, self.picture).box
 
     def picture(self, **setting) -> str:
         """Headline, figure and hint at one setting, as html."""

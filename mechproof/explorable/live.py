@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import html
+from collections.abc import Callable, Collection, Mapping
 from threading import Timer
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..proof.family import InputError
-
-if TYPE_CHECKING:
-    from .explore import Explorer
 
 MOMENT, BUSY = 0.005, 0.2
 
 
 class Live:
-    """The controls and the picture of one explorer."""
+    """The controls (name -> {value: label}), the value that each starts with, those without effect at a setting, and the picture."""
 
-    def __init__(self, explorer: Explorer):
+    def __init__(self, controls: Mapping[str, Mapping[Any, str]], start: Mapping[str, Any], idle: Callable[..., Collection[str]],
+                 picture: Callable[..., str]):
         import ipywidgets as widgets
-        self.explorer, self.inputs, self.later = explorer, {}, None
-        for name, options in (explorer.controls | explorer.fine).items():
+        self.idle, self.drawn, self.inputs, self.later = idle, picture, {}, None
+        for name, options in controls.items():
             few = len(options) <= 4
             kind = widgets.ToggleButtons if few else widgets.SelectionSlider
-            self.inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=explorer.start[name],
+            self.inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=start[name],
                                      description=name.replace("_", " "), **({} if few else {"layout": widgets.Layout(width="640px")}))
             self.inputs[name].observe(self.moved, "value")
         self.busy, self.picture = widgets.HTML(layout=widgets.Layout(height="1.5em")), widgets.HTML()
@@ -52,11 +51,11 @@ class Live:
         """The picture of the controls' setting, or the one line that says why there is none."""
         setting = self.setting()
         for name, control in self.inputs.items():
-            control.disabled = name in self.explorer.idle(**setting)
+            control.disabled = name in self.idle(**setting)
         timer = Timer(BUSY, lambda: setattr(self.busy, "value", "<i>computing …</i>"))
         timer.start()
         try:
-            self.picture.value = self.explorer.picture(**setting)
+            self.picture.value = self.drawn(**setting)
         except InputError as error:
             self.picture.value = f"<p>{html.escape(str(error))}</p>"
         finally:

@@ -1,0 +1,1 @@
+"""What is structure and what is slack: the same proofs with structureless noise in the place of parts of a network."""

@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import floor, inf, isfinite, nextafter
 
-from .state import own_state
+from .state import InputError, own_state
 
 
 def ratio_lo(correct: int, total: int) -> float:
@@ -112,7 +112,11 @@ class Bound:
         return self.why(tokens).covered
 
     def why(self, tokens: Sequence[int]) -> Case:
-        """By which case this input is certified and with which margin, or what keeps it out."""
+        """By which case this input is certified and with which margin, or what keeps it out.
+
+        Errors: InputError for a bound that was not proved here but read from somewhere."""
+        if self.case is None:
+            raise InputError(f"this bound of {self.model} is a number without its proof, which says nothing of single inputs; prove it anew")
         with own_state():
             return self.case(tokens)
 

@@ -86,7 +86,7 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def plain(x: object) -> bool:
+def plain(x: Any) -> bool:
     """Whether this is a dense tensor and nothing that only behaves like one."""
     return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_nested
 
@@ -244,9 +244,10 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
         if not keys:
             raise InputError(f"parameter {key!r} is not one of {name}; it takes: {', '.join(values) or 'none'}")
         for key in keys:
-            values[key] = strategy.parameters[key].read(value)
-            if values[key] is None:
+            read = strategy.parameters[key].read(value)
+            if read is None:
                 raise InputError(f"{pair!r} is out of range for {name}; it takes {strategy.parameters[key].range}")
+            values[key] = read
     return strategy, values
 
 
@@ -264,7 +265,8 @@ def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
             tensor = tensor.detach().cpu()
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array of numbers") from None
-        real = spec.low is None
+        low, high = spec.low, spec.high
+        real = low is None or high is None
         if tensor.is_complex() or (not real and tensor.is_floating_point()):
             raise InputError(f"advice {name!r} has dtype {tensor.dtype}; expected {'real numbers' if real else 'integers'}")
         copied = tensor.to(torch.float64 if real else torch.int64, copy=True)                 # the caller may change theirs
@@ -272,8 +274,7 @@ def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
             raise InputError(f"advice {name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)}")
         if real and not copied.isfinite().all():
             raise InputError(f"advice {name!r} holds NaN or infinity; expected finite numbers")
-        if not real and copied.numel() and not (spec.low <= int(copied.min()) and int(copied.max()) <= spec.high):
-            raise InputError(f"advice {name!r} runs from {int(copied.min())} to {int(copied.max())}; "
-                             f"expected {spec.low} to {spec.high}")
+        if low is not None and high is not None and copied.numel() and not (low <= int(copied.min()) and int(copied.max()) <= high):
+            raise InputError(f"advice {name!r} runs from {int(copied.min())} to {int(copied.max())}; expected {low} to {high}")
         clean[name] = copied
     return clean

@@ -9,16 +9,19 @@ that only the short sums after them are left to float64 and its error bounds (`n
     numbers.py     matrices of balls, float64 with a radius, and the count of operations
     state.py       what of the process a check depends on: set, verified, or refused
     circuits.py    the network's five tables, exact, compact (peeled along the advice) or tested at random
+    layout.py      which tokens go together: pairs, rows, buckets, groups
+    cells.py       sums of single-token terms, and the combinations of buckets that they leave open
     ledger.py      the books of a proof that certifies what it does not list
-    separable.py   which sequences are certain: sums of single-token terms over buckets, then a count
-    levels.py      the same count where there are too many combinations of buckets to list
+    terms.py       a network's terms, query by query or queries in buckets
+    levels.py      the count where there are too many combinations of buckets to list
+    separable.py   which sequences are certain: what is left open, listed once a row and counted
     exact.py       the exact number of right sequences by branch and bound
     cubic.py       the cubic proof
     pizza.py       modular addition: products through narrow doors, sums over neurons, margins
     verdict.py     the checks, in order, and the one line
 
->>> from mechproof.verifier import verify                                        # doctest: +SKIP
->>> verify("certificate.json", "model.safetensors").code                         # doctest: +SKIP
+>>> from mechproof.verifier import verify
+>>> verify("book/_static/certificates/small-0.json", "book/_static/certificates/small.safetensors").code
 0
 """
 

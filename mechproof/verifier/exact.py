@@ -16,10 +16,13 @@ from itertools import product
 import numpy as np
 from flint import arb, ctx
 
+from .cells import BLOCK
 from .circuits import Circuits
+from .layout import children
 from .ledger import Sample, drawn, masses
 from .numbers import Real, Refused, reduced, require, weights, work
-from .separable import BLOCK, Marks, Stage, Terms, by_rows, children
+from .separable import Marks, by_rows
+from .terms import Stage, Terms
 
 GROUPS, BUCKETS = 6, 9          # of the first stage
 PRECISIONS = (128, 512, 2048)
@@ -131,7 +134,7 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
     grouped, book = terms.grouped(), terms.start()
     grouped.open(book, False)
     parent, x = children(*(table[book.x, grouped.m[book.r]] for table in (terms.groups.begin, terms.groups.count)))
-    book.left(book.r[parent], x, np.ones_like(x))
+    book.r, book.x, book.tokens = book.r[parent], x, np.ones_like(x)
     tokens = by_token(terms, grouped)
     tokens.open(book, False)
     book, queries = terms.by_query(book), by_query(terms, tokens)

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .cells import Cells
 from .numbers import Refused, require, work
-
-if TYPE_CHECKING:
-    from .separable import Cells
 
 SAMPLE = 16                                                             # combinations drawn from every block of rows
 
@@ -34,9 +31,6 @@ class Ledger:
     def settle(self, r: np.ndarray, tokens: np.ndarray) -> None:
         np.add.at(self.settled, r, tokens)
         work(len(r))
-
-    def left(self, r: np.ndarray, x: np.ndarray, tokens: np.ndarray) -> None:
-        self.r, self.x, self.tokens = r, x, tokens
 
     def verdicts(self, cells: Cells, mass: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Rows passed and rows to be listed [row]; those that are neither are given up."""

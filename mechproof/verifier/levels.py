@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .cells import Cells
+from .layout import Layout
 from .ledger import Sample, drawn
 from .numbers import work
-from .separable import Cells, Layout
 
 UNITS = 32              # units in the least that one copy of the maximum gives
 REACH = 3 * UNITS       # levels above 0, and below it

@@ -3,7 +3,7 @@
 Problem: 64^20 is beyond any number a table has, and half a file is worse than none.  Idea: counts are decimals, a table is written whole
 or not at all, and what comes row by row is noted in a journal of one JSON line each, of which a torn end is cut off.
 
->>> from mechproof import tables
+>>> from mechproof.zoo import tables
 >>> bounds = tables.shipped("max-of-4")                  # a pandas DataFrame of all proofs about 151 models
 """
 
