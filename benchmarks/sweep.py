@@ -92,6 +92,20 @@ def sample() -> None:
     publish("sample", {"seed": SEED, "rows": [[row["model"], row["strategy"]] for row in rows]})
 
 
+PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter past the paper, the reproduction",
+           "max-of-4-reference": "one network, trained with the authors' code, on which their verifier was run",
+           "max-of-4-stripped": "each of max-of-4 without what a proof need not know: what the structure alone does",
+           "max-of-4-projected": "25 of max-of-4 with low-rank products: no noise, nothing left to peel",
+           "max-of-4-decayed": "five of max-of-4 trained on with weight decay: whether noise can be trained away",
+           "max-of-4-uniform": "trained with every maximum equally often",
+           "max-of-5": "longer sequences", "max-of-10": "longer sequences", "max-of-20": "longer sequences, too many to list combinations",
+           "max-of-4-v128": "a larger vocabulary", "max-of-4-v256": "a larger vocabulary", "max-of-10-v128": "longer sequences of a larger vocabulary",
+           "pizza-113": "chapter two, and the MLP of chapter three", "pizza-31": "a smaller modulus", "pizza-59": "a smaller modulus",
+           "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
+           "pizza-113-messy": "trained without weight decay: no clean keys to find",
+           "pizza-113-wrong": "one network that errs: a certificate must not reach 100%",
+           "pizza-113-polished": "five of pizza-113 trained on, three keys each: what noise costs a proof"}
+
 CARD = """# Bounds on every shipped model
 
 One table a collection (Parquet, zstd), one row a model and a strategy. Made by `python benchmarks/sweep.py`, which is
@@ -106,7 +120,7 @@ vocabularies large, and this card. `all` means the listed strategies predicted t
 | version | | of the library that made the row |
 | accuracy_lower_bound | share | the largest float that is at most correct / total |
 | correct, total | inputs | certified right, of how many; decimals, exact (64^20 is beyond 64 bits) |
-| flops | operations | what the check did, by the rules of `mechproof/cost.py` |
+| flops | operations | what the check did, by the rules of `mechproof/proof/cost.py` |
 | unexplained_dimensions | numbers | the paper's estimate; empty where it gives no formula |
 | failure_probability | | over the coins of the check; 0 for a check that draws none |
 | advice_bytes | bytes | of the advice, as 64-bit numbers |
@@ -122,6 +136,17 @@ make those {sample} rows again.
 |---|---|---|---|
 {files}
 
+# The weights
+
+One collection each, stacked over seeds in files of less than 8 MiB (`mechproof/data`); made by `python benchmarks/build_zoo.py COLLECTION`.
+
+| collection | models | MB | what for |
+|---|---|---|---|
+{weights}
+
+`max-of-4-reference.csv` is what the authors' verifier says of that model, which no command here makes. The other files are measurements that
+pages print from, made by the script of `benchmarks/` that has their name; `sample`, `singular_ratios` by `sweep.py`, `guards` by `against.py`.
+
 Licence: MIT, as the library. Machine: {machine}.
 """
 
@@ -134,9 +159,13 @@ def card() -> None:
         rows = tables.read(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         files.append(f"| {path.name} | {len({row['model'] for row in rows})} | {len(rows)} | `{digest}` |")
+    weights = []
+    for name in sorted(collections()):
+        size = sum(path.stat().st_size for path in zoo.DATA.glob(f"{name}.[0-9]*.safetensors")) / 1e6
+        weights.append(f"| {name} | {len(sweep.members(name))} | {size:.1f} | {PURPOSE[name]} |")
     machine = f"{os.cpu_count()} cores, {os.uname().machine}, torch {torch.__version__}"
     with zoo.whole(RESULTS / "README.md") as part:
-        part.write_text(CARD.format(sample=SAMPLE, seed=SEED, files="\n".join(files), machine=machine))
+        part.write_text(CARD.format(sample=SAMPLE, seed=SEED, files="\n".join(files), weights="\n".join(weights), machine=machine))
 
 
 if __name__ == "__main__":

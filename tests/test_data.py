@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load
@@ -15,6 +17,7 @@ from mechproof.proof import proving
 from mechproof.proof.bound import ratio_lo
 from mechproof.zoo import tables
 
+ROOT = Path(__file__).parents[1]
 RESULTS = zoo.DATA / "results"
 MODELS = {entry["name"]: entry for entry in zoo.models()}
 TABLES = sorted(path.stem for path in RESULTS.glob("*.parquet"))
@@ -90,3 +93,14 @@ def test_the_card_names_every_file_and_column():
     assert len(SAMPLE) == 50 and all(name in card for name in tables.KINDS)
     for collection in TABLES:
         assert hashlib.sha256((RESULTS / f"{collection}.parquet").read_bytes()).hexdigest() in card
+        assert f"\n| {collection} | " in card.partition("# The weights")[2]
+
+
+def test_nothing_ships_that_nobody_reads():
+    """Each file of measurements is named by a page, a figure or a test, and each shard by the card."""
+    readers = [*ROOT.glob("book/*.ipynb"), *ROOT.glob("mechproof/figures/*.py"), *ROOT.glob("tests/*.py")]
+    text = "".join(path.read_text() for path in readers)
+    results = {path.name.split(".")[0] for path in RESULTS.iterdir() if path.name != "README.md"}
+    assert {path.name.split(".")[0] for path in zoo.DATA.glob("*.safetensors")} == set(TABLES) <= results
+    unread = [name for name in results - set(TABLES) if not re.search(rf"""["'/\\]{name}(\\?["'.])""", text)]
+    assert not unread
