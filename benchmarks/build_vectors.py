@@ -25,7 +25,7 @@ STRATEGIES = ("brute_force", "exact", "cubic", "separable", "separable:groups=1,
 
 def models() -> dict[str, mp.Model]:
     """A trained network on five tokens, the same stripped, and one that ships."""
-    family = zoo.families()["max_of_k"]
+    family = zoo.family_of_collection("max-of-4")
     small = zoo.model_from_tensors("small", family.train({"n_ctx": 3, "d_vocab": 5, "d_model": 4}, 0, steps=600))
     assert {name: tuple(t.shape) for name, t in small.tensors.items()} == shapes(3, 5, 4)
     stripped = zoo.model_from_tensors("stripped", *edits.stripped(small, 2))

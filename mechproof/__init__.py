@@ -13,7 +13,7 @@ from importlib import import_module
 
 __version__ = "0.2.0"
 
-_WHERE = {"load": "zoo", "models": "zoo",
+_WHERE = {"load": "zoo", "models": "zoo", "register": "zoo",
           "strategies": "proof.proving", "search": "proof.proving", "check": "proof.proving", "prove": "proof.proving",
           "Bound": "proof.bound", "Case": "proof.bound", "Model": "proof.family", "InputError": "proof.family"}
 __all__ = sorted(_WHERE)

@@ -61,7 +61,7 @@ def test_train_writes_a_model_that_proves(tmp_path, capsys, monkeypatch):
     from dataclasses import replace
 
     from mechproof import zoo
-    family = zoo.families()["max_of_k"]
+    family = zoo.family_of_collection("max-of-4")
     quick = replace(family, train=lambda sizes, seed, progress: family.train(sizes, seed, steps=3, progress=progress))
     monkeypatch.setattr(zoo, "family_of_collection", lambda name: quick)
     path = tmp_path / "mine.safetensors"

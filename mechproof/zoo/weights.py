@@ -20,6 +20,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from glob import escape
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import torch
@@ -32,14 +33,22 @@ from ..proof.state import own_state
 
 DATA = Path(__file__).parents[1] / "data"
 PACKAGES = ("max_of_k", "pizza")
+GROUP = "mechproof.families"                                # entry points, where other packages name a tuple of families
 SHARD_BYTES = 7 * 2**20
 MOST_HEADER = 2**27                                         # bytes; safetensors takes 100 million
 
 
 @lru_cache
 def families() -> dict[str, Family]:
-    """Every registered family by name."""
-    return {family.name: family for name in PACKAGES for family in import_module(f"..{name}.family", __package__).FAMILIES}
+    """Every family by name: the chapters', and those that installed packages name in their entry points `mechproof.families`."""
+    ours = [family for name in PACKAGES for family in import_module(f"..{name}.family", __package__).FAMILIES]
+    return {family.name: family for family in [*ours, *(f for point in entry_points(group=GROUP) for f in point.load())]}
+
+
+def register(family: Family) -> None:
+    """Make a family known in this process.  Errors: InputError for another family's name."""
+    if families().setdefault(family.name, family) is not family:
+        raise InputError(f"family {family.name!r} is there already; choose another name")
 
 
 def family_of_collection(collection: str) -> Family:
