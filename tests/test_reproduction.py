@@ -46,9 +46,9 @@ def test_what_longer_sequences_do():
 
 
 def test_what_larger_vocabularies_do():
-    known = [proof for proof in reproduction.MAX_OF_K if proof not in ("ours, exact count", "every input")]
+    known = [proof for proof in reproduction.MAX_OF_K if proof not in ("ours, branch and bound", "brute force")]
     assert all(mean("max-of-4-v256", proof) < mean("max-of-4-v128", proof) < mean("max-of-4", proof) for proof in known)
-    assert all(mean("max-of-4-v256", proof) < mean("max-of-4-v256", "cubic") for proof in ("ours, compact tables", "ours, checked at random"))
+    assert all(mean("max-of-4-v256", proof) < mean("max-of-4-v256", "cubic") for proof in ("ours, compact tables", "ours, tables checked at random"))
 
 
 def test_the_points_of_the_scatter_are_what_the_text_says():
@@ -82,6 +82,6 @@ def test_what_is_said_of_the_networks_that_add():
 def test_every_setting_of_the_opening_figure_draws():
     """Also where nothing was run, and for one model."""
     explorer = reproduction.sequences("max-of-4", "cubic")
-    for setting in ({"models": "max-of-20", "proof": "every input"}, {"models": "max-of-4-reference", "proof": "cubic"}):
+    for setting in ({"models": "max-of-20", "proof": "brute force"}, {"models": "max-of-4-reference", "proof": "cubic"}):
         _, headline, alt = explorer.frame(**setting)
         assert headline.startswith("not run" if setting["models"] == "max-of-20" else "1 model:") and setting["models"] in alt

@@ -19,6 +19,7 @@ from ..max_of_k.family import skeleton_id
 from ..max_of_k.losses import CAUSES, losses
 from ..max_of_k.paths import Paths
 from ..max_of_k.subcubic import HANDLINGS, Skeleton
+from ..proof import names
 from ..proof.bound import Bound, digits_lo, percent_lo, short
 from ..proof.family import Model
 
@@ -26,18 +27,19 @@ RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 102
 MEAN_DIFF, DROP = HANDLINGS
 
-# the sentence a slider makes: one representative of each row of the paper's Table 1, and its neighbours
-NAMED = {
-    "cubic": "cubic",
-    "exact QK": Skeleton("max_diff_exact", MEAN_DIFF, "exact_EQKE+max_diff_exact"),
-    "rank-r QK, exact rest": Skeleton("max_diff_exact", MEAN_DIFF, "max_diff_exact"),
-    "rank-r QK, rest by singular value": Skeleton("max_diff_exact", MEAN_DIFF, "svd"),
-    "rank-r QK, rest per dimension": Skeleton("max_diff_exact", MEAN_DIFF, "max_diff"),
-    "rank-r QK in four factors": Skeleton("max_diff_exact", MEAN_DIFF, "max_diff_subproduct"),
-    "quadratic QK": Skeleton("max_diff_exact", MEAN_DIFF, "max_diff_subproduct_recursive"),
-    "low-rank QK and direct path": Skeleton("mean_query+max_diff", MEAN_DIFF, "max_diff_subproduct"),
-    "quadratic QK and direct path": Skeleton("mean_query+max_diff", MEAN_DIFF, "max_diff_subproduct_recursive"),
-}
+# what the opening figure offers: one representative of each row of the paper's Table 1, and its neighbours
+OFFERED = (*(("max_diff_exact", error) for error in ("exact_EQKE+max_diff_exact", "max_diff_exact", "svd", "max_diff", "max_diff_subproduct",
+                                                     "max_diff_subproduct_recursive")),
+           *(("mean_query+max_diff", error) for error in ("max_diff_subproduct", "max_diff_subproduct_recursive")))
+
+
+def in_words(skeleton: Skeleton) -> str:
+    """How a composition with reference attention knows the scores, and the direct path where that is not exact."""
+    path = "" if skeleton.direct == "max_diff_exact" else f", {names.DIRECT[skeleton.direct].label}"
+    return names.SCORES[skeleton.error].label + path
+
+
+NAMED = {"cubic": "cubic"} | {in_words(s): s for s in (Skeleton(path, MEAN_DIFF, error) for path, error in OFFERED)}
 NAMED_IDS = {label: s if isinstance(s, str) else skeleton_id(s) for label, s in NAMED.items()}
 
 
@@ -137,8 +139,8 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
 
     return explore(draw, {"direct_path": start.direct, "attention": start.handling, "scores_by": start.error},
                    hint="Keep everything and change only attention to maxima apart. Then find the direct path that certifies next to nothing.",
-                   height=3.5, direct_path={k: w.label for k, w in direct.WAYS.items()},
-                   attention={k: h.label for k, h in HANDLINGS.items()}, scores_by={k: w.label for k, w in scores.WAYS.items()})
+                   height=3.5, direct_path=names.labels(names.DIRECT),
+                   attention=names.labels(names.ATTENTION), scores_by=names.labels(names.SCORES))
 
 
 def path_maps(model: Model) -> Explorer:
@@ -299,7 +301,7 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
         head = f"median {100 * median(of_truth):.1f}% of the accuracy; R2 = {r2:.2f}"
         return head, f"Scatter over {len(ratio)} models, singular value ratio against normalised bound of {strategy}. {head}."
 
-    return explore(draw, {"strategy": "rank-r QK, rest by singular value"}, strategy=list(named),
+    return explore(draw, {"strategy": names.SCORES["svd"].label}, strategy=list(named),
                    hint="By singular value, one ratio predicts the bound well. With exact scores it says little: then noise is not "
                         "what limits the proof.")
 
@@ -343,7 +345,7 @@ def table_1(bounds: pd.DataFrame):
 def cost_table(counting: Mapping):
     """Counted operations of the named proofs by vocabulary size, as a pandas table with the exponent of the last doubling."""
     table = []
-    for label, id in {"brute force": "brute_force", **NAMED_IDS}.items():
+    for label, id in {names.STRATEGIES["brute_force"].label: "brute_force", **NAMED_IDS}.items():
         entry = counting["strategies"][id]
         counts = [short(n).replace(" ", "") for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
         stated = entry["complexity"].replace(" + v^2 K + v K^2", "")

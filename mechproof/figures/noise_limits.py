@@ -17,17 +17,15 @@ from ..explorable import plots
 from ..explorable.explore import Explorer, explore
 from ..max_of_k.paths import Paths
 from ..noise import ablation, compounding, mlp, residual, surrogate
+from ..proof import names
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
+from ..proof.names import labels
 from ..proof.product_bounds import RUNGS
 from .past_the_paper import missing_axis
 
-LABELS = {"exact": "multiplied out", "gram": "norms of rows", "per_dimension": "dimension by dimension", "norms": "norms around a product",
-          "spectral": "singular value", "operator": "singular values of factors", "recursive": "dimensions, factor by factor",
-          "frobenius": "Frobenius norms of factors"}
+LABELS, NULLS, PEELS = map(labels, (names.RUNGS, names.NULLS, names.PEELS))
 RANKS = (0, 1, 2, 4, 8, 16, 32)
-NULLS = {"gaussian": "independent entries", "rows": "rows turned", "haar": "factors turned"}
-PEELS = {"QK": "both sides", "four": "each factor", "query": "query side alone"}
 DRAWS = 6                                                                # of noise, where one would be luck
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}
 
@@ -170,8 +168,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
     """Ablations of the rest side by side with what a proof must assume of it."""
     ranks = survey.some_ranks
     found = {r: ablation.ablated(survey.model, survey.split(r), "haar", survey.seed) for r in ranks}
-    proofs = {"pessimal: multiplied out": "exact", "pessimal: norms of rows": "gram", "pessimal: dimensions": "per_dimension",
-              "pessimal: norms": "norms", "pessimal: singular value": "spectral"}
+    proofs = {f"pessimal: {LABELS[rung]}": rung for rung in ("exact", "gram", "per_dimension", "norms", "spectral")}
 
     def draw(figure, rank: int):
         axes = figure.add_axes((0.25, 0.16, 0.7, 0.72))
@@ -193,7 +190,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         moved = max(abs(shares[kind] - shares["itself"]) for kind in found[rank] if kind != "itself")
         axes.set_title(f"Replacing it moves at most {100 * moved:.4f} points")
         listed = ", ".join(f"{name} {share_lo(share, 3)} percent" for name, share in shares.items())
-        worst = shares["itself"] - shares["pessimal: singular value"]
+        worst = shares["itself"] - shares[f"pessimal: {LABELS['spectral']}"]
         head = f"replaced: at most {100 * moved:.4f} points moved · assumed the worst: up to {100 * worst:.2g}"
         return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
 
@@ -343,15 +340,15 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
 
 def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
     """What each way out buys: accuracy, certified share and operations, means over some models."""
-    ways = {"as it is: dimension by dimension, rank 1": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
+    ways = {f"as it is: {LABELS['per_dimension']}, rank 1": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
             "more rank: 8": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 8)),
-            "exact norms of rows, rank 1": ("max-of-4", lambda m: residual.certify(m, "gram", "QK", 1)),
-            "multiplied out": ("max-of-4", lambda m: mp.prove(m, "separable")),
-            "tables checked at random": ("max-of-4", lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
+            f"{LABELS['gram']}, rank 1": ("max-of-4", lambda m: residual.certify(m, "gram", "QK", 1)),
+            LABELS["exact"]: ("max-of-4", lambda m: mp.prove(m, "separable")),
+            names.STRATEGIES["monte_carlo"].label: ("max-of-4", lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
             "noise projected away": ("max-of-4-projected", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
             "noise decayed in training": ("max-of-4-decayed", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
-            "decayed, factor by factor": ("max-of-4-decayed", lambda m: residual.certify(m, "recursive", "QK", 1)),
-            "decayed, Frobenius norms": ("max-of-4-decayed", lambda m: residual.certify(m, "frobenius", "QK", 1))}
+            f"decayed: {LABELS['recursive']}": ("max-of-4-decayed", lambda m: residual.certify(m, "recursive", "QK", 1)),
+            f"decayed: {LABELS['frobenius']}": ("max-of-4-decayed", lambda m: residual.certify(m, "frobenius", "QK", 1))}
     rows = []
     for name, (collection, prove) in ways.items():
         models = [mp.load(f"{collection}/{seed}") for seed in seeds]

@@ -21,13 +21,13 @@ from ..max_of_k.tiers import exactly
 from ..proof import cost
 from ..proof.bound import Bound, digits_lo, percent_lo, short
 from ..proof.family import Model
+from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
 from .max_of_k import Survey
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
-OURS = {"separable-small": "few buckets", "separable-grouped": "queries in buckets", "separable": "query by query", "exact": "branch and bound",
-        "monte_carlo": "tables checked at random", "compact-gram": "compact, norms of rows", "compact-spectral": "compact, operator norms",
-        "compact-frobenius": "compact, no products"}
+OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram", "compact-spectral",
+                           "compact-frobenius"))
 COLOURS = {"separable": plots.OV, "exact": plots.TRUTH, "monte_carlo": plots.EU, "compact": plots.QK}
 
 

@@ -18,10 +18,10 @@ from ..pizza.quadrature import Rule
 from ..pizza.wheel import pairs
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
+from ..proof.names import STRATEGIES, labels
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
-LABELS = {"paper": "the bare pizza", "moments": "moments", "moments_exact_neurons": "moments, worst neurons exactly",
-          "wheel": "arcs of the wheel", "exact_activations": "every neuron"}
+LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
 SHARP, SOFT, MARK = plots.QK, plots.OV, plots.CHOICE
 IN_VIEW = 24                                                             # seeds of p = 113 below were known when rank and doors were chosen
 
@@ -52,6 +52,7 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     """Bound against length, by rank and strategy: the picture that opens the chapter."""
     ranks = sorted({r for r in RANKS if r <= survey.model.sizes["d_model"]} | {rank})
     paths = {id: [survey.bound(id, r) for r in ranks] for id in LABELS}
+    trying = STRATEGIES["brute_force"].label
     high, low = survey.brute.flops * 1.6, min(b.flops for path in paths.values() for b in path) / 1.6
 
     def draw(figure, strategy: str, rank: int):
@@ -64,12 +65,12 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         truth = survey.brute.accuracy_lower_bound
         axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
         axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.annotate("every pair", (survey.brute.flops, truth), (0, -16), textcoords="offset points", ha="center", fontsize=8.5)
+        axes.annotate(trying, (survey.brute.flops, truth), (0, -16), textcoords="offset points", ha="center", fontsize=8.5)
         axes.set_ylim(-0.03, 1.09)
         plots.percent_axis(axes.yaxis, "pairs certified")
         plots.flops_axis(axes, low, high)
         times = survey.brute.flops / bound.flops
-        axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} of every pair")
+        axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} of {trying}")
         alt = (f"Certified pairs against proof length for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, 1/{times:.1f} of "
                f"the {short(survey.brute.flops, 'FLOP')} of trying every pair.")
         return repr(bound), alt

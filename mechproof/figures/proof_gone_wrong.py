@@ -26,14 +26,14 @@ from ..max_of_k.paths import Paths
 from ..max_of_k.separable import refine
 from ..max_of_k.terms import Groups, Separable, Stage
 from ..max_of_k.tiers import circuits
+from ..proof import names
 from ..proof.bound import percent_lo, short_int
 from ..proof.family import Advice, Model, parse_id
 
 SMALL = 1e-300
 LARGEST = (1.7e308, 1e308, 3e307, 1e307, 1e305, 1e300, 1e290, 1e250, 1e200, 1e150, 1e100, 1e50, 1.0)
-WAYS = {"separable:ov=spectral,ov_rank=1": "operator norm, query by query",
-        "separable-grouped:ov=spectral,ov_rank=1": "operator norm, queries in buckets",
-        "separable:ov=gram,ov_rank=1": "norms of rows, query by query"}
+WAYS = {f"{id}:ov={tier},ov_rank=1": f"{names.TIERS[tier].label}, {names.STRATEGIES[id].label}"
+        for id, tier in (("separable", "spectral"), ("separable-grouped", "spectral"), ("separable", "gram"))}
 
 
 @lru_cache

@@ -17,16 +17,19 @@ from .. import zoo
 from ..explorable import plots
 from ..explorable.explore import Explorer, explore
 from ..proof.bound import digits_lo, share_lo, short
+from ..proof.names import ATTENTION, STRATEGIES
 from ..zoo import tables
 from . import max_of_k as figures
 
 # kinds of proof and their ids: the rows of the paper's Table 1, then ours; of several the best, model by model
 PAPERS = {row: figures.row_ids(row) for row in figures.ROWS}
-OURS = {"ours, compact tables": ["compact-gram", "compact-spectral", "compact-frobenius"], "ours, checked at random": ["monte_carlo"],
-        "ours, token by token": ["separable", "separable-grouped", "separable-small"], "ours, exact count": ["exact"], "every input": ["brute_force"]}
+OURS = {"ours, compact tables": ["compact-gram", "compact-spectral", "compact-frobenius"],
+        f"ours, {STRATEGIES['monte_carlo'].label}": ["monte_carlo"],
+        "ours, token by token": ["separable", "separable-grouped", "separable-small"],
+        f"ours, {STRATEGIES['exact'].label}": ["exact"], STRATEGIES["brute_force"].label: ["brute_force"]}
 MAX_OF_K = PAPERS | OURS
-PIZZA = {"the paper's closed form": ["paper"], "moments": ["moments"], "moments, 200 neurons exactly": ["moments_exact_neurons"],
-         "every neuron": ["exact_activations"], "arcs of the wheel": ["wheel"], "narrower doors": ["wheel-short"], "every input": ["brute_force"]}
+PIZZA = {STRATEGIES[id].label: [id]
+         for id in ("paper", "moments", "moments_exact_neurons", "exact_activations", "wheel", "wheel-short", "brute_force")}
 
 # The authors' own code, unmodified, on five models trained by the same recipe: mean bound, and operations by its own counter
 THEIR_CODE = {"cubic": (".955", "3.5e7"), "subcubic": (".712", "3.8e6"), "subcubic, without mean+diff": (".511", "3.7e6"),
@@ -175,7 +178,8 @@ def theirs_and_ours() -> plots.Picture:
     ours = table_of("max-of-4-reference").set_index("strategy")
     x, y = theirs / 64**4, ours.loc[theirs.index].accuracy_lower_bound
     more, figure = int((y > x).sum()), plots.new_figure(4.2)
-    kinds = {"attn-mean-query": (plots.QK, "o", "mean attention + difference"), "attn-drop-average": (plots.OV, "s", "maxima apart")}
+    kinds = {f"attn-{start}": (colour, marker, next(name.label for id, name in ATTENTION.items() if id.replace("_", "-").startswith(start)))
+             for start, colour, marker in (("mean-query", plots.QK, "o"), ("drop-average", plots.OV, "s"))}
     with plots.house():
         axes = figure.add_axes((0.11, 0.14, 0.55, 0.76))
         axes.plot([0, 1], [0, 1], color=plots.TRUTH, linewidth=1, linestyle="--")
@@ -183,7 +187,7 @@ def theirs_and_ours() -> plots.Picture:
             at = [id for id in x.index if kind in id]
             axes.plot(x[at], y[at], marker, color=colour, alpha=0.65, markersize=6, linestyle="", label=label)
         whole = ["cubic", "brute_force"]
-        axes.plot(x[whole], y[whole], "D", color=plots.TRUTH, linestyle="", label="cubic, brute force")
+        axes.plot(x[whole], y[whole], "D", color=plots.TRUTH, linestyle="", label=" and ".join(STRATEGIES[id].label for id in whole))
         plots.percent_axis(axes.xaxis, "the authors' code certifies")
         plots.percent_axis(axes.yaxis, "ours certifies")
         axes.legend(loc="center left", bbox_to_anchor=(1.03, 0.5), frameon=False)

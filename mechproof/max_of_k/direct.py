@@ -81,7 +81,6 @@ def top_query_direction(paths: Paths) -> Advice:
 class Direct:
     """A way to split the direct path, with its advice and what the paper counts as unexplained."""
 
-    label: str
     split: Callable[[Paths, Advice], Split]
     complexity: str
     unexplained: Callable[[int, int], int]
@@ -90,10 +89,10 @@ class Direct:
 
 
 WAYS = {
-    "max_diff_exact": Direct("exact EU", max_diff_exact, "v^2 d", lambda v, d: 2 * v),
-    "global_max_diff_exact": Direct("one number for EU", global_max_diff_exact, "v^2 d", lambda v, d: 2),
-    "max_diff": Direct("EU per dimension", max_diff, "v d", lambda v, d: v * d + 2),
-    "mean_query+max_diff": Direct("mean query", mean_query, "v d", lambda v, d: v + v * d + 2),
-    "svd_query+max_diff": Direct("top query direction", svd_query, "v d", lambda v, d: v + v * d + 2,
+    "max_diff_exact": Direct(max_diff_exact, "v^2 d", lambda v, d: 2 * v),
+    "global_max_diff_exact": Direct(global_max_diff_exact, "v^2 d", lambda v, d: 2),
+    "max_diff": Direct(max_diff, "v d", lambda v, d: v * d + 2),
+    "mean_query+max_diff": Direct(mean_query, "v d", lambda v, d: v + v * d + 2),
+    "svd_query+max_diff": Direct(svd_query, "v d", lambda v, d: v + v * d + 2,
                                  lambda sizes: {"query_direction": Spec((sizes["d_model"],))}, top_query_direction),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from ..proof import names
 from ..proof.family import ABSENT, BUFFERS, Family, Parameter, Strategy, named
 from . import brute_force, cubic, direct, edits, exact, gap_search, model, monte_carlo, scores, tiers
 from . import separable as proofs
@@ -42,7 +43,7 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
     ranks = {} if known.specs is None else {"rank": Parameter(1, 0, min(d, sizes["d_head"]))}
     return Strategy(
         id=skeleton_id(skeleton),
-        label=f"{votes.label} · {known.label} · {HANDLINGS[skeleton.handling].label}",
+        label=" · ".join((names.DIRECT[skeleton.direct].label, names.SCORES[skeleton.error].label, names.ATTENTION[skeleton.handling].label)),
         family="subcubic",
         cost=v * v * (6 * d + 40 * n_ctx + 100),
         parameters=ranks,
@@ -53,8 +54,8 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
         unexplained_dimensions=lambda parameters: v + v * v + votes.unexplained(v, d) + known.unexplained(v, d))
 
 
-def _fixed(check: Callable, id: str, label: str, cost: int, complexity: str, dimensions: int | None) -> Strategy:
-    return Strategy(id, label, id, cost, {}, complexity, lambda model, parameters: {}, check,
+def _fixed(check: Callable, id: str, cost: int, complexity: str, dimensions: int | None) -> Strategy:
+    return Strategy(id, names.STRATEGIES[id].label, id, cost, {}, complexity, lambda model, parameters: {}, check,
                     lambda parameters: {}, lambda parameters: dimensions)
 
 
@@ -65,7 +66,7 @@ def knobs(sizes: Mapping[str, int], values: Mapping[str, str | int]) -> dict[str
             "query": named(values.get("query", "each"), "grouped", "each")}
 
 
-def separable(id: str, label: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
+def separable(id: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
     """A named setting of the separable proof: its parameters with these defaults; cost is per v^2."""
     def of(sizes: Mapping[str, int]) -> Strategy:
         d, parameters = min(sizes["d_model"], sizes["d_head"]), knobs(sizes, values)
@@ -73,7 +74,7 @@ def separable(id: str, label: str, cost: int, **values: str | int) -> Callable[[
             parameters[table] = named(values.get(table, "exact"), *tiers.NAMES)
             parameters[f"{table}_rank"] = Parameter(min(values.get(f"{table}_rank", 0), d), 0, d)
         return Strategy(
-            id=id, label=label, family="separable", cost=cost * sizes["d_vocab"] ** 2, parameters=parameters,
+            id=id, label=names.STRATEGIES[id].label, family="separable", cost=cost * sizes["d_vocab"] ** 2, parameters=parameters,
             complexity="O(v^2 (d + b + g)) and what is left open",
             search=lambda model, parameters: tiers.advise(Paths(model), parameters),
             check=lambda model, advice, parameters: proofs.check(model, tiers.circuits(Paths(model), advice, parameters), parameters),
@@ -81,17 +82,17 @@ def separable(id: str, label: str, cost: int, **values: str | int) -> Callable[[
     return of
 
 
-def of_tables(id: str, label: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
+def of_tables(id: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
     """The same for a stripped model, whose tables are cheap as they are."""
     return lambda sizes: Strategy(
-        id, label, "separable", cost * sizes["d_vocab"] ** 2, knobs(sizes, values), "O(v^2 (s + b + g)) and what is left open",
+        id, names.STRATEGIES[id].label, "separable", cost * sizes["d_vocab"] ** 2, knobs(sizes, values), "O(v^2 (s + b + g)) and what is left open",
         search=lambda model, parameters: {}, advice=lambda parameters: {}, unexplained_dimensions=lambda parameters: None,
         check=lambda model, advice, parameters: proofs.check(model, tiers.exactly(paths_of(model)), parameters))
 
 
 def checked_by_chance(sizes: Mapping[str, int]) -> Strategy:
     """The separable proof on tables that are advice."""
-    of = of_tables("monte_carlo", "tables checked at random (Freivalds)", 350, groups=6, buckets=8, query="grouped")
+    of = of_tables("monte_carlo", 350, groups=6, buckets=8, query="grouped")
     return replace(
         of(sizes), family="monte_carlo", complexity="O(v^2 + v d + d^2) words and what is left open",
         search=lambda model, parameters: monte_carlo.advise(model), advice=lambda parameters: monte_carlo.specs(sizes),
@@ -100,14 +101,12 @@ def checked_by_chance(sizes: Mapping[str, int]) -> Strategy:
 
 
 PRESETS = (
-    separable("separable", "separable, query by query", 800),
-    separable("separable-grouped", "separable, queries in buckets", 530, groups=6, buckets=8, query="grouped"),
-    separable("separable-small", "separable, few buckets", 470, groups=4, buckets=6, query="grouped"),
-    separable("compact-gram", "all tables compact, norms of rows", 1400, qk="gram", eu="gram", ov="gram", qk_rank=8, eu_rank=8, ov_rank=16),
-    separable("compact-spectral", "all tables compact, operator norms", 1800, qk="spectral", eu="spectral", ov="spectral",
-              qk_rank=20, eu_rank=20, ov_rank=24),
-    separable("compact-frobenius", "no product of two factors", 1900, qk="frobenius", eu="frobenius", ov="frobenius",
-              qk_rank=16, eu_rank=16, ov_rank=20),
+    separable("separable", 800),
+    separable("separable-grouped", 530, groups=6, buckets=8, query="grouped"),
+    separable("separable-small", 470, groups=4, buckets=6, query="grouped"),
+    separable("compact-gram", 1400, qk="gram", eu="gram", ov="gram", qk_rank=8, eu_rank=8, ov_rank=16),
+    separable("compact-spectral", 1800, qk="spectral", eu="spectral", ov="spectral", qk_rank=20, eu_rank=20, ov_rank=24),
+    separable("compact-frobenius", 1900, qk="frobenius", eu="frobenius", ov="frobenius", qk_rank=16, eu_rank=16, ov_rank=20),
     checked_by_chance,
 )
 
@@ -116,15 +115,15 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     """The paper's 102 and ours, as named presets for models of these sizes."""
     v, d, n_ctx = sizes["d_vocab"], sizes["d_model"], sizes["n_ctx"]
     by_trying, counted = exact_counts(v, n_ctx)
-    third = _fixed(cubic.check, "cubic", "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v)
+    third = _fixed(cubic.check, "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v)
     compositions = [Skeleton(d, h, e) for d in direct.WAYS for h in HANDLINGS for e in scores.WAYS]
     return [by_trying, third, counted, *(preset(sizes) for preset in PRESETS), *(subcubic(skeleton, sizes) for skeleton in compositions)]
 
 
 def exact_counts(v: int, n_ctx: int) -> list[Strategy]:
     """The two that are exact, for every kind of Max-of-K model."""
-    return [_fixed(brute_force.check, "brute_force", "every sequence", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
-            _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(paths_of(model))), "exact", "branch and bound",
+    return [_fixed(brute_force.check, "brute_force", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
+            _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(paths_of(model))), "exact",
                    1300 * v * v + v**n_ctx // 20 * v**4 // 64**4,             # wrong sequences: larger vocabularies have more of them
                    "O(v^2 d + v^3) and the wrong sequences", None)]
 
@@ -137,9 +136,9 @@ def numbers(sizes: Mapping[str, int]) -> int:
 
 def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     """What proves a stripped model: exactly, and the separable proof at two settings."""
-    settings = (of_tables("separable", "separable, query by query", 250),
-                of_tables("separable-grouped", "separable, queries in buckets", 170, groups=6, buckets=8, query="grouped"),
-                of_tables("separable-small", "separable, few buckets", 125, groups=5, buckets=6, query="grouped"))
+    settings = (of_tables("separable", 250),
+                of_tables("separable-grouped", 170, groups=6, buckets=8, query="grouped"),
+                of_tables("separable-small", 125, groups=5, buckets=6, query="grouped"))
     return [*exact_counts(sizes["d_vocab"], sizes["n_ctx"]), *(of(sizes) for of in settings)]
 
 

@@ -120,7 +120,6 @@ def four_hints(paths: Paths, rank: int) -> Advice:
 class Way:
     """A peel (None: the exact table), the rung for the rest, and what the paper counts as unexplained."""
 
-    label: str
     specs: Callable[[Sizes, int], dict[str, Spec]] | None
     hints: Callable[[Paths, int], Advice] | None
     peeled: Callable[[Paths, dict[str, Ball]], tuple[Ball, Ball, Factors]] | None
@@ -137,23 +136,23 @@ class Way:
         return Scores(left @ right.T, self.rung(rest))
 
 
-def _two(label: str, rung: RowBound, complexity: str, unexplained: Callable[[int, int], int]) -> Way:
-    return Way(label, two_specs, two_hints, peel_two, rung, complexity, unexplained)
+def _two(rung: RowBound, complexity: str, unexplained: Callable[[int, int], int]) -> Way:
+    return Way(two_specs, two_hints, peel_two, rung, complexity, unexplained)
 
 
-def _four(label: str, rung: RowBound, complexity: str, means: bool = False) -> Way:
-    return Way(label, four_specs, four_hints, peel_four, rung, complexity, lambda v, d: (3 if means else 2) * v + 2 * d)
+def _four(rung: RowBound, complexity: str, means: bool = False) -> Way:
+    return Way(four_specs, four_hints, peel_four, rung, complexity, lambda v, d: (3 if means else 2) * v + 2 * d)
 
 
 WAYS = {
-    "exact_EQKE+max_diff_exact": Way("exact QK", None, None, None, None, "v^2 d", lambda v, d: v * v),
-    "max_diff_exact": _two("rank-r QK, exact rest", exact, "v^2 d", lambda v, d: 4 * v),
-    "svd": _two("rank-r QK, rest by singular value", spectral, "v^2 r + v d^2 + d^3", lambda v, d: 2 * v),
-    "max_diff": _two("rank-r QK, rest per dimension", per_dimension, "v^2 r + v d^2", lambda v, d: 2 * v + 2 * d),
-    "mean+max_diff": _two("rank-r QK, mean, rest per dimension", with_mean(per_dimension), "v^2 r + v d^2", lambda v, d: 3 * v + 2 * d),
-    "max_diff_subproduct": _four("four factors, best break", per_dimension, "v^2 r + v d^2"),
-    "mean+max_diff_subproduct": _four("four factors, mean, best break", with_mean(per_dimension), "v^2 r + v d^2", True),
-    "max_diff_subproduct_recursive": _four("quadratic QK", recursive, "v^2 r + v d + d^2"),
-    "mean+max_diff_subproduct_recursive": _four("quadratic QK, mean", with_mean(recursive), "v^2 r + v d + d^2", True),
-    "mean_recursive+max_diff_subproduct_recursive": _four("quadratic QK, means", recursive_means, "v^2 r + v d + d^2", True),
+    "exact_EQKE+max_diff_exact": Way(None, None, None, None, "v^2 d", lambda v, d: v * v),
+    "max_diff_exact": _two(exact, "v^2 d", lambda v, d: 4 * v),
+    "svd": _two(spectral, "v^2 r + v d^2 + d^3", lambda v, d: 2 * v),
+    "max_diff": _two(per_dimension, "v^2 r + v d^2", lambda v, d: 2 * v + 2 * d),
+    "mean+max_diff": _two(with_mean(per_dimension), "v^2 r + v d^2", lambda v, d: 3 * v + 2 * d),
+    "max_diff_subproduct": _four(per_dimension, "v^2 r + v d^2"),
+    "mean+max_diff_subproduct": _four(with_mean(per_dimension), "v^2 r + v d^2", True),
+    "max_diff_subproduct_recursive": _four(recursive, "v^2 r + v d + d^2"),
+    "mean+max_diff_subproduct_recursive": _four(with_mean(recursive), "v^2 r + v d + d^2", True),
+    "mean_recursive+max_diff_subproduct_recursive": _four(recursive_means, "v^2 r + v d + d^2", True),
 }

@@ -113,12 +113,11 @@ class Envelope:
 class Handling:
     """How the maximum over wrong tokens meets the attention interval."""
 
-    label: str
     line: Callable[[Votes, Tensor], Line]
 
 
-HANDLINGS = {"mean_query+diff": Handling("reference attention", mean_query),
-             "drop_average_query_per_output_logit_reasoning": Handling("maxima apart", drop_average)}
+HANDLINGS = {"mean_query+diff": Handling(mean_query),
+             "drop_average_query_per_output_logit_reasoning": Handling(drop_average)}
 
 
 def holds_maximum(n_ctx: int) -> Bool[Tensor, "{n_ctx-1} 2 2 {n_ctx}"]:

@@ -42,7 +42,6 @@ class Tier:
     """Which inner dimensions of a chain are kept when it is multiplied out, which of its factors then are peeled, and
     the rung for the rest."""
 
-    label: str
     complexity: str
     kept: Callable[[int], Sequence[int]]
     peeled: Callable[[int], Sequence[int]]
@@ -82,9 +81,9 @@ class Tier:
 
 TIERS = {
     "exact": None,
-    "gram": Tier("norms of rows", "v^2 r + v d^2", lambda n: {0, n - 1, n}, lambda n: (0,), gram),
-    "spectral": Tier("operator norm", "v^2 r + v d r + d^3", lambda n: {0, 1, n - 1, n}, lambda n: (0,) if n == 2 else (1,), norms(operator_norm)),
-    "frobenius": Tier("Frobenius norms", "v^2 r + v d r + d^2 r", lambda n: range(n + 1), range, norms(frobenius)),
+    "gram": Tier("v^2 r + v d^2", lambda n: {0, n - 1, n}, lambda n: (0,), gram),
+    "spectral": Tier("v^2 r + v d r + d^3", lambda n: {0, 1, n - 1, n}, lambda n: (0,) if n == 2 else (1,), norms(operator_norm)),
+    "frobenius": Tier("v^2 r + v d r + d^2 r", lambda n: range(n + 1), range, norms(frobenius)),
 }
 TABLES = {"qk": "A", "eu": "EU", "ov": "OV"}
 NAMES = tuple(TIERS)

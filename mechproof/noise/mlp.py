@@ -15,7 +15,7 @@ from ..max_of_k.scores import telescope
 from ..pizza.brute_force import opened
 from ..pizza.proof import proved
 from ..pizza.wheel import pairs
-from ..proof import proving
+from ..proof import names, proving
 from ..proof.bound import Bound
 from ..proof.family import Advice, Model, Proved, Spec, Strategy
 from ..proof.product_bounds import RUNGS, RowBound
@@ -65,7 +65,7 @@ def strategy(model: Model, rung: str, rank: int) -> Strategy:
     """
     of_family(model, "pizza")
     shape, bound = (model.sizes["d_model"], rank), RUNGS[one_of("rung", rung, RUNGS)]
-    return Strategy(id=f"mlp-{rung}:rank={rank}", label=rung, family="noise", cost=0, parameters={}, complexity="O(p^2 n d + p^3)",
+    return Strategy(id=f"mlp-{rung}:rank={rank}", label=names.RUNGS[rung].label, family="noise", cost=0, parameters={}, complexity="O(p^2 n d + p^3)",
                     search=lambda model, chosen: advise(model, rank), check=lambda model, advice, chosen: check(bound, model, advice),
                     advice=lambda chosen: {"a": Spec(shape), "b": Spec(shape)}, unexplained_dimensions=lambda chosen: None)
 

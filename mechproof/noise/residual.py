@@ -27,7 +27,7 @@ from ..max_of_k.paths import Paths
 from ..max_of_k.scores import Hints, columns, four_hints, telescope
 from ..max_of_k.terms import Known
 from ..max_of_k.tiers import chains, exactly
-from ..proof import cost, proving
+from ..proof import cost, names, proving
 from ..proof.bound import Bound
 from ..proof.family import Advice, InputError, Model, Proved, Spec, Strategy
 from ..proof.product_bounds import RUNGS, Factors, RowBound
@@ -126,7 +126,8 @@ def strategy(model: Model, rung: str, peel: str, rank: int) -> Strategy:
     length = dict(enumerate((sizes["d_model"], sizes["d_head"], sizes["d_head"], sizes["d_model"])))
     bound = RUNGS[one_of("rung", rung, RUNGS)]
     return Strategy(
-        id=f"{rung}:peel={peel},rank={rank}", label=rung, family="noise", cost=0, parameters={}, complexity="O(v^2 (d + r)) and the rung's",
+        id=f"{rung}:peel={peel},rank={rank}", label=names.RUNGS[rung].label, family="noise", cost=0, parameters={},
+        complexity="O(v^2 (d + r)) and the rung's",
         search=lambda model, chosen: advise(model, peel, rank),
         check=lambda model, advice, chosen: with_scores(model, known(model, bound, peel, advice)),
         advice=lambda chosen: {f"{side}{i}": Spec((length[i], rank)) for i in SIDES[peel] for side in "ab"},

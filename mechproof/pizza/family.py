@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ..proof import names
 from ..proof.family import ABSENT, BUFFERS, Advice, Family, Model, Parameter, Parameters, Spec, Strategy
 from . import brute_force, model, moments, proof, search, wheel
 from .train import RECIPE, polished, train
@@ -34,15 +35,14 @@ class Knowing(NamedTuple):
     sums: Callable[[Advice, Parameters], proof.Way]
 
 
-def through_doors(id: str, label: str, cost: int, way: Knowing, rank: int = 11,
-                  residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
+def through_doors(id: str, cost: int, way: Knowing, rank: int = 11, residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
     """A proof of the whole network that knows the sums in this way; cost is per p^2."""
     def of(sizes: Mapping[str, int]) -> Strategy:
         d = sizes["d_model"]
         knobs = {"rank": Parameter(min(rank, d), 2, d), "residual_rank": Parameter(min(residual_rank, d), 1, d)} | dict(way.parameters)
         return Strategy(
-            id=id, label=label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2, parameters=knobs, complexity=way.complexity,
-            search=way.search, check=lambda model, advice, chosen: proof.check(model, advice, way.sums(advice, chosen)),
+            id=id, label=names.STRATEGIES[id].label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2, parameters=knobs,
+            complexity=way.complexity, search=way.search, check=lambda model, advice, chosen: proof.check(model, advice, way.sums(advice, chosen)),
             advice=lambda chosen: proof.doors(sizes, chosen) | way.specs(sizes, chosen), unexplained_dimensions=lambda chosen: None)
     return of
 
@@ -63,18 +63,18 @@ def series(clusters: int, alone: int, find: Callable[[Model, Parameters], Advice
 
 
 PRESETS = (
-    through_doors("wheel", "sums by arcs of the wheel", 3200, ARCS),
-    through_doors("wheel-short", "the same through narrower doors", 2100, ARCS, rank=6, residual_rank=14),
-    through_doors("paper", "the bare pizza, |cos|", 5000, series(1, 0, moments.bare)),
-    through_doors("moments", "moments of clusters", 4500, series(3, 0, moments.clustered)),
-    through_doors("moments_exact_neurons", "moments, the worst neurons one by one", 7000, series(3, 200, moments.clustered)),
-    through_doors("exact_activations", "every neuron at every pair", 9000, EVERY),
+    through_doors("wheel", 3200, ARCS),
+    through_doors("wheel-short", 2100, ARCS, rank=6, residual_rank=14),
+    through_doors("paper", 5000, series(1, 0, moments.bare)),
+    through_doors("moments", 4500, series(3, 0, moments.clustered)),
+    through_doors("moments_exact_neurons", 7000, series(3, 200, moments.clustered)),
+    through_doors("exact_activations", 9000, EVERY),
 )
 
 
 def trying(sizes: Mapping[str, int]) -> Strategy:
     p, n, d = sizes["p"], sizes["d_mlp"], sizes["d_model"]
-    return Strategy("brute_force", "every pair", "brute_force", p**3 * n + p * p * n + 4 * p * d * (d + n), {}, "O(p^3 n)",
+    return Strategy("brute_force", names.STRATEGIES["brute_force"].label, "brute_force", p**3 * n + p * p * n + 4 * p * d * (d + n), {}, "O(p^3 n)",
                     search=lambda model, chosen: {}, check=brute_force.check, advice=lambda chosen: {},
                     unexplained_dimensions=lambda chosen: None)
 

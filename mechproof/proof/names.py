@@ -1,0 +1,143 @@
+"""What everything is called: one label and one sentence a thing, in one table that all menus, figures and pages take.
+
+Problem: a proof that a menu calls one thing, a table another and the text a third is three proofs to a reader.  Idea:
+ids are for code; whatever a reader sees is looked up here.  A family from outside the package gives its own labels.
+
+>>> STRATEGIES["separable-small"].label
+'few buckets'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+
+class Name(NamedTuple):
+    """How readers know a thing, and what it is, in a sentence."""
+
+    label: str
+    says: str
+
+
+Names = Mapping[str, Name]
+
+RUNGS = {
+    "exact": Name("multiplied out", "All factors are multiplied, and nothing is lost."),
+    "gram": Name("norms of rows",
+        "The exact norm of every row of the product, from the Gram matrix of the factors behind the first."),
+    "per_dimension": Name("dimension by dimension",
+        "Absolute values of the left factors times the ranges of the right ones, at the best break."),
+    "norms": Name("norms around a product",
+        "The middle factors are multiplied; then norms of rows, an operator norm and the longest column."),
+    "spectral": Name("singular value",
+        "The largest singular value of the whole product, times sqrt 2, for every row alike."),
+    "operator": Name("singular values of factors",
+        "The product of the factors' largest singular values, times sqrt 2."),
+    "recursive": Name("dimensions, factor by factor",
+        "Absolute values times ranges, one factor after the other: no two matrices are multiplied."),
+    "frobenius": Name("Frobenius norms of factors",
+        "The product of the factors' Frobenius norms, times sqrt 2: one number a factor is all that is known."),
+}
+TIERS = {
+    "exact": RUNGS["exact"],
+    "gram": RUNGS["gram"],
+    "spectral": Name("operator norms",
+        "Norms of rows of the outer factors, and operator norms of what stands between."),
+    "frobenius": Name("no products", "Norms of rows and Frobenius norms: no two factors are multiplied."),
+}
+SCORES = {
+    "exact_EQKE+max_diff_exact": Name("exact QK", "The table of scores is multiplied out."),
+    "max_diff_exact": Name("rank-r QK, exact rest", "r directions, and the exact range of every row of the rest."),
+    "svd": Name("rank-r QK, rest by singular value", "r directions, and the largest singular value of the rest."),
+    "max_diff": Name("rank-r QK, rest per dimension", "r directions, and the rest dimension by dimension."),
+    "mean+max_diff": Name("rank-r QK, mean, rest per dimension",
+        "The same with the rest's mean row multiplied out."),
+    "max_diff_subproduct": Name("rank-r QK in four factors",
+        "Directions out of each of the four factors, and the rest dimension by dimension at the best break."),
+    "mean+max_diff_subproduct": Name("rank-r QK in four factors, mean",
+        "The same with the mean row multiplied out."),
+    "max_diff_subproduct_recursive": Name("quadratic QK",
+        "Directions out of each of the four factors, and the rest factor by factor: no work beyond v^2."),
+    "mean+max_diff_subproduct_recursive": Name("quadratic QK, mean", "The same with the mean row multiplied out."),
+    "mean_recursive+max_diff_subproduct_recursive": Name("quadratic QK, means",
+        "The same with a mean row of every factor."),
+}
+DIRECT = {
+    "max_diff_exact": Name("exact EU",
+        "The direct path is multiplied out; its worst vote for each query and maximum."),
+    "global_max_diff_exact": Name("one number for EU",
+        "It is multiplied out, and the largest difference within a row of it stands for all."),
+    "max_diff": Name("EU per dimension", "Each dimension of the queries at its worst over W_U."),
+    "mean_query+max_diff": Name("EU by mean query",
+        "The mean query's row is multiplied out; the queries' differences from it per dimension."),
+    "svd_query+max_diff": Name("EU by top direction",
+        "The same with the part of the mean that lies along the queries' top direction."),
+}
+ATTENTION = {
+    "mean_query+diff": Name("reference attention",
+        "Exact at a reference attention; from there the steepest slope upwards, the flattest downwards."),
+    "drop_average_query_per_output_logit_reasoning": Name("maxima apart",
+        "The direct path and the attended votes are each taken at their worst, if by different wrong tokens."),
+}
+STRATEGIES = {
+    "brute_force": Name("brute force", "Every input is run: nothing is explained, and the count is the truth."),
+    "cubic": Name("cubic",
+        "For every query and maximum one smaller token at a time, the others at their two extreme places."),
+    "exact": Name("branch and bound",
+        "The separable proof, more finely wherever it leaves something open, down to single inputs that are tried."),
+    "separable": Name("query by query",
+        "A sum of one term a token, at its worst in every bucket of tokens, for each query and group of wrong tokens."),
+    "separable-grouped": Name("queries in buckets", "The same with queries taken by the bucket, at their worst."),
+    "separable-small": Name("few buckets",
+        "Queries in buckets, with fewer buckets and groups: shorter and looser."),
+    "monte_carlo": Name("tables checked at random",
+        "The tables are advice, held against the weights by random products; they may fool it with a stated chance."),
+    "compact-gram": Name("compact, norms of rows",
+        "Every table from a few directions, and the rest by norms of rows."),
+    "compact-spectral": Name("compact, operator norms",
+        "Every table from a few directions, and the rest by operator norms."),
+    "compact-frobenius": Name("compact, no products",
+        "Every table from a few directions, and the rest by Frobenius norms: no two factors are multiplied."),
+    "wheel": Name("arcs of the wheel",
+        "The sum over neurons exactly: in the order of their phases neighbours fire together, and arcs are added in "
+        "place of neurons."),
+    "wheel-short": Name("arcs through narrower doors",
+        "The same with fewer directions of the residual stream let through."),
+    "paper": Name("the bare pizza",
+        "The paper's reading alone, an amplitude |cos|; whatever a neuron does besides is counted as error."),
+    "moments": Name("moments",
+        "Each key's neurons in a few clusters, a series in their phases, and a bound on its tail."),
+    "moments_exact_neurons": Name("moments, worst neurons exactly",
+        "The same with the neurons that fit worst computed one by one."),
+    "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
+}
+PEELS = {
+    "QK": Name("both sides", "r singular directions of W_Q W_K^T, out of queries and keys."),
+    "four": Name("each factor", "r directions of each of the four factors."),
+    "query": Name("query side alone", "r singular directions of W_Q W_K^T, out of the queries alone."),
+}
+NULLS = {
+    "gaussian": Name("independent entries",
+        "Every entry drawn by itself, as large as the factor's are on average."),
+    "rows": Name("rows turned", "Every row in a direction drawn at random, at its own length."),
+    "haar": Name("factors turned",
+        "A random rotation between neighbours: each factor keeps everything but how it lies to the next."),
+}
+EDITS = {
+    "stripped": Name("stripped",
+        "Rank-1 scores, one row for the direct path, votes of low rank, no positions: five small tensors."),
+    "projected": Name("projected", "The same architecture with low-rank products W_Q W_K^T and W_V W_O."),
+    "decayed": Name("decayed", "Trained on with strong weight decay."),
+    "polished": Name("polished", "Trained on with every pair, the learning rate falling from the start."),
+}
+KINDS: Mapping[str, Names] = {
+    "Strategies": STRATEGIES, "Ways to know the direct path": DIRECT, "Ways to know the scores": SCORES,
+    "Ways to handle attention": ATTENTION,
+    "Ways to know a table": TIERS, "Rungs": RUNGS, "Peels": PEELS, "Nulls": NULLS, "Edits": EDITS,
+}
+
+
+def labels(names: Names, ids: Iterable[str] | None = None) -> dict[str, str]:
+    """{id: label}, of these ids or of all: what a menu takes."""
+    return {id: names[id].label for id in (names if ids is None else ids)}
