@@ -20,7 +20,7 @@ from .cells import BLOCK
 from .circuits import Circuits
 from .layout import children
 from .ledger import Sample, drawn, masses
-from .numbers import Real, Refused, reduced, require, weights, work
+from .numbers import Real, Refused, must, reduced, weights, work
 from .separable import Marks, by_rows
 from .terms import Stage, Terms
 
@@ -148,7 +148,7 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
 
 def wrong_in_rows(terms: Terms, rows: np.ndarray, trial: Trial, mass: list[int]) -> int:
     """Wrong sequences in rows of which nothing is known, each tried."""
-    require(sum(mass[row] for row in rows) <= TRIED, f"more than {TRIED} sequences are too close to call in float64", Refused)
+    must(sum(mass[row] for row in rows) <= TRIED, f"more than {TRIED} sequences are too close to call in float64")
     wrong, n = 0, terms.n_ctx - 1
     for m, t in zip(terms.lay.m[rows].tolist(), terms.lay.t[rows].tolist()):
         tokens = ([*others, t] for others in product(range(m + 1), repeat=n) if max(*others, t) == m)
@@ -171,10 +171,10 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
                 wrong += len(marks.new(code[sure]))
                 doubtful.append(code[~sure])
                 close += len(doubtful[-1])
-                require(close <= 64 * TRIED, f"more than {64 * TRIED} sums are too close to call in float64", Refused)
+                must(close <= 64 * TRIED, f"more than {64 * TRIED} sums are too close to call in float64")
         code = marks.new(np.concatenate(doubtful)) if doubtful else ()
         tried += len(code)
-        require(tried <= TRIED, f"more than {TRIED} sequences are too close to call in float64", Refused)
+        must(tried <= TRIED, f"more than {TRIED} sequences are too close to call in float64")
         for c in map(int, code):
             row = rows[c // v**n]
             m, offsets = int(terms.lay.m[row]), [c // v**p % v for p in reversed(range(n))]

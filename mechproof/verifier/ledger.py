@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cells import Cells
-from .numbers import Refused, require, work
+from .numbers import must, work
 
 SAMPLE = 16                                                             # combinations drawn from every block of rows
 
@@ -36,12 +36,12 @@ class Ledger:
         """Rows passed and rows to be listed [row]; those that are neither are given up."""
         left = np.bincount(self.r, self.tokens, len(self.settled))
         work(len(self.r) + 3 * len(self.settled))
-        require(bool((self.settled + left == self.v - 1).all()), "books: wrong tokens are neither settled nor left open", Refused)
+        must(bool((self.settled + left == self.v - 1).all()), "books: wrong tokens are neither settled nor left open")
         given_up = np.zeros(len(left), bool)
         given_up[cells.r[cells.given_up]] = True
         passed, lists = left == 0, (left > 0) & ~given_up
         shares = (sum(mass[row] for row in np.flatnonzero(rows)) for rows in (passed, lists, given_up))
-        require(sum(shares) == sum(mass), "books: rows passed, listed and given up are not all there are", Refused)
+        must(sum(shares) == sum(mass), "books: rows passed, listed and given up are not all there are")
         return passed, lists
 
 
@@ -50,7 +50,7 @@ def masses(m: np.ndarray, need: np.ndarray, copies: np.ndarray, sizes: tuple[int
     v, n = sizes
     mass = [((k + 1) ** n - (k**n if held else 0)) * c for k, held, c in zip(m.tolist(), need.tolist(), copies.tolist())]
     work(4 * len(mass))
-    require(sum(mass) == v ** (n + 1), "books: the rows are not all sequences", Refused)
+    must(sum(mass) == v ** (n + 1), "books: the rows are not all sequences")
     return mass
 
 
@@ -79,4 +79,4 @@ class Sample:
 
     def compare(self, listed: np.ndarray) -> None:
         """Raises `Refused` where a combination is neither certain nor listed."""
-        require(bool((self.sure | listed).all()), "books: an input drawn at random is neither certain nor listed", Refused)
+        must(bool((self.sure | listed).all()), "books: an input drawn at random is neither certain nor listed")

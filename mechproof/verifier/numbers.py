@@ -39,9 +39,16 @@ class Unreadable(Exception):
     """Not a certificate, or not a model; the message says where."""
 
 
-def require(holds: bool, message: str, otherwise: type[Exception] = Unreadable) -> None:
+def require(holds: bool, message: str) -> None:
+    """What a file has to be, to be read."""
     if not holds:
-        raise otherwise(message)
+        raise Unreadable(message)
+
+
+def must(holds: bool, why: str) -> None:
+    """What a claim has to be, to be proved."""
+    if not holds:
+        raise Refused(why)
 
 
 class Work(threading.local):

@@ -24,7 +24,7 @@ import numpy as np
 from flint import arb, arb_mat, fmpz, fmpz_mat
 
 from .circuits import whole
-from .numbers import Mat, Real, Refused, U, dot, most, reduced, require, root, stacked, up, work
+from .numbers import Mat, Real, U, dot, most, must, reduced, require, root, stacked, up, work
 
 ALLOWED = {"wheel": ("rank", "residual_rank", "nodes"), "exact_activations": ("rank", "residual_rank"), "brute_force": ()}
 MOST_NODES = 1024
@@ -44,7 +44,7 @@ def expected(strategy: str, parameters: dict[str, int], sizes: dict[str, int]) -
         return {}
     p, d, n, q, nodes = sizes["v"], sizes["d"], sizes["m"], parameters["rank"], parameters.get("nodes", 1)
     largest = max(p * (n + 1) * (q + 1), p * p * max(q, nodes), p * p * (n + nodes) // 2)
-    require(largest <= LARGEST, "sizes: the tables do not fit into memory", Refused)
+    must(largest <= LARGEST, "sizes: the tables do not fit into memory")
     place = {"place": ((n,), "<f8")} if strategy == "wheel" else {}
     return {"inner": ((parameters["residual_rank"], d), "<f8"), "outer": ((q, d), "<f8"), "keys": ((q // 2,), "<i8"), **place}
 
@@ -119,7 +119,7 @@ def upper(x: np.ndarray) -> np.ndarray:
     """At least what positive terms were evaluated to; finite, or there is nothing to prove."""
     work(x.size)
     x = up(x)
-    require(bool(np.isfinite(x).all()), "a bound overflows, and nothing can be certified", Refused)
+    must(bool(np.isfinite(x).all()), "a bound overflows, and nothing can be certified")
     return x
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .numbers import Refused, Unreadable, require
+from .numbers import Unreadable, must, require
 
 LARGEST_FILE = 2**30
 MOST = {"d_vocab": 1024, "n_ctx": 1024, "width": 1024}
@@ -64,7 +64,7 @@ def parsed(data: bytes, what: str) -> dict[str, Any]:
 
 def integer(value: Any, low: int, high: int, what: str) -> int:
     require(type(value) is int, f"{what} is not a whole number")
-    require(low <= value <= high, f"{what}: not in {low} .. {high}", Refused)
+    must(low <= value <= high, f"{what}: not in {low} .. {high}")
     return value
 
 

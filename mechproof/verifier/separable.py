@@ -24,7 +24,7 @@ from .circuits import Circuits
 from .layout import Layout, runs
 from .ledger import Sample, drawn, masses
 from .levels import counted
-from .numbers import Refused, require, work
+from .numbers import must, work
 from .terms import Terms
 
 LISTED = 2**33          # sequences up to which the open combinations are listed
@@ -46,7 +46,7 @@ class Marks:
     """Which combinations have been seen.  Pages of an untouched table cost nothing."""
 
     def __init__(self, size: int):
-        require(size <= 4 * MARKS, f"{size} combinations in a row are more than this checker tells apart ({4 * MARKS})", Refused)
+        must(size <= 4 * MARKS, f"{size} combinations in a row are more than this checker tells apart ({4 * MARKS})")
         self.mark = np.zeros(size, np.int32)
 
     def new(self, code: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from .cells import BLOCK, Cells
 from .circuits import Circuits
 from .layout import Groups, Layout, children, edges, runs
 from .ledger import Ledger
-from .numbers import Real, Refused, most, reduced, require, weighted, weights, work
+from .numbers import Real, most, must, reduced, weighted, weights, work
 
 OPEN = 2**27            # numbers in the cells that a stage leaves open
 
@@ -59,7 +59,7 @@ class Stage:
                 sure = cells.sure()
                 book.settle(cells.r[sure], cells.tokens[sure])
                 parts.append(cells.take(np.flatnonzero(~sure)))
-            require(sum(part.f.size for part in parts) <= OPEN, "too many cells are left open", Refused)
+            must(sum(part.f.size for part in parts) <= OPEN, "too many cells are left open")
             columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Cells.COLUMNS)
             cells = Cells(*columns, self.n, most(part.slack for part in parts))
             book.r, book.x, book.tokens = cells.r, cells.x, cells.tokens
@@ -72,7 +72,7 @@ class Terms:
     def __init__(self, circuits: Circuits, groups: int, buckets: int):
         c = circuits.centred()
         self.A, self.B, self.EU, self.OV, self.PV = (table.real() for table in (c.A, c.B, c.EU, c.OV, c.PV))
-        require(all(x is None or np.isfinite(x).all() for x in c.slack.values()), "a table's slack overflows, and nothing is certain", Refused)
+        must(all(x is None or np.isfinite(x).all() for x in c.slack.values()), "a table's slack overflows, and nothing is certain")
         self.slack = {name: x if x is None else Real(x) for name, x in c.slack.items()}
         self.n_ctx, self.v, self.groups = c.n_ctx, c.OV.shape[1], Groups(groups, c.OV.shape[1])
         self.lay = lay = Layout(self.v, edges(self.v, buckets))

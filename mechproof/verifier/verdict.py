@@ -15,7 +15,7 @@ import numpy as np
 
 from . import circuits, cubic, pizza, separable
 from .exact import right_sequences
-from .numbers import Refused, Unreadable, require, work
+from .numbers import Refused, Unreadable, must, require, work
 from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
 from .state import exact_state
 
@@ -76,20 +76,20 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     total = integer(claim["total"], 0, LONGEST, "total")
     correct = integer(claim["correct"], 0, total, "correct")
     flops = integer(certificate["flops"], 0, 2**63, "flops")
-    require(certificate["model_sha256"] == model.sha256, "model_sha256: the certificate is about another model", Refused)
+    must(certificate["model_sha256"] == model.sha256, "model_sha256: the certificate is about another model")
     inputs = model.sizes["v"] ** model.sizes["n"]
-    require(total == inputs, f"total: {total} claimed, the model has {inputs} inputs", Refused)
+    must(total == inputs, f"total: {total} claimed, the model has {inputs} inputs")
     chance = claim["failure_probability"]
     require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
     strategy = claim["strategy"]
     require(isinstance(strategy, str), "strategy is not a name")
     allowed = pizza.ALLOWED if model.kind == "pizza" else ALLOWED
-    require(strategy in allowed, f"strategy: none of {', '.join(allowed)}", Refused)
+    must(strategy in allowed, f"strategy: none of {', '.join(allowed)}")
     parameters = settings(strategy, claim["parameters"], model)
     shapes = (pizza.expected if model.kind == "pizza" else expected)(strategy, parameters, model.sizes)
     advice = read_advice(certificate["advice"], shapes)
     fooled = FOOLED.get(strategy, 0)
-    require(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}", Refused)
+    must(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}")
     admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force" and model.kind != "pizza"     # to all that there is to try
     work.restart(MOST_WORK if admits else min(int(flops / CHEAPEST), MOST_WORK))
     work(sum(x.size for x in advice.values()))
@@ -113,19 +113,19 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
         return given
     names, v = ALLOWED[strategy], model.sizes["v"]
     if model.stripped:
-        require(strategy in ("brute_force", "exact", "separable"), f"strategy {strategy!r} has no meaning for a stripped network", Refused)
+        must(strategy in ("brute_force", "exact", "separable"), f"strategy {strategy!r} has no meaning for a stripped network")
         names = names[:3]                                                       # its tables are always exact
     keyed(given, set(names), "parameters")
     for name in names:
         if name == "query":
-            require(given[name] in ("grouped", "each"), "query: neither 'grouped' nor 'each'", Refused)
+            must(given[name] in ("grouped", "each"), "query: neither 'grouped' nor 'each'")
         elif name in circuits.TABLES:
-            require(given[name] in TIERS, f"{name}: none of {', '.join(TIERS)}", Refused)
+            must(given[name] in TIERS, f"{name}: none of {', '.join(TIERS)}")
         else:
             high = {"groups": 64, "buckets": v}.get(name) or min(model.sizes["d"], model.sizes["h"])
             integer(given[name], {"groups": 1, "buckets": 2}.get(name, 0), high, name)
     n, b, g = model.sizes["n"], given.get("buckets", 9), given.get("groups", 6)
-    require(v * max(v * b, v * g, v * n, g * n * b) <= LARGEST, "sizes: the tables do not fit into memory", Refused)
+    must(v * max(v * b, v * g, v * n, g * n * b) <= LARGEST, "sizes: the tables do not fit into memory")
     return given
 
 
