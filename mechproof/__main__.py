@@ -1,4 +1,5 @@
-"""The command line: models | strategies | prove | certify | verify | train | edit | sweep; `COMMAND --help` says what each takes.
+"""The command line: models | strategies | prove | certify | verify | train | edit | sweep;
+`COMMAND --help` says what each takes.
 
 MODEL is a shipped name (`max-of-4/123`) or the path of a .safetensors file.  Bad input gets one line on stderr
 and exit status 2.
@@ -50,7 +51,8 @@ def model_of(args):
 def strategies(args) -> None:
     import mechproof as mp
     rows = [{"id": s.id, "label": s.label, "family": s.family, "cost": s.cost,
-             "parameters": {name: p.as_dict() for name, p in s.parameters.items()}} for s in mp.strategies(model_of(args))]
+             "parameters": {name: p.as_dict() for name, p in s.parameters.items()}}
+            for s in mp.strategies(model_of(args))]
     _print_table(rows, args.json, lambda row: f"{row['id']}  ({row['label']}; about {short(row['cost'], 'FLOP')})")
 
 
@@ -63,12 +65,14 @@ def prove(args) -> None:
     model = model_of(args)
     if args.strategy != "all":
         bound = mp.prove(model, args.strategy, args.rank)
-        return print(json.dumps(bound.as_dict(), indent=1) if args.json else f"{bound.model} · {bound.strategy}\n{bound}")
+        return print(json.dumps(bound.as_dict(), indent=1) if args.json
+                     else f"{bound.model} · {bound.strategy}\n{bound}")
     bounds = []
     for s in tqdm(moderate(model), disable=None, unit="proof"):
         bounds.append(mp.prove(model, s.id, args.rank if "rank" in s.parameters else None))
     _print_table([b.as_dict() for b in bounds], args.json,
-                 lambda row: f"{digits_lo(row['accuracy_lower_bound'], 6)}  {short(row['flops'], 'FLOP'):>12s}  {row['strategy']}")
+                 lambda row: f"{digits_lo(row['accuracy_lower_bound'], 6)}  {short(row['flops'], 'FLOP'):>12s}  "
+                             f"{row['strategy']}")
 
 
 def output(args, suffix: str) -> Path:
@@ -99,7 +103,8 @@ def verify(args) -> int:
         import mechproof as mp
         model = mp.load(args.model)
         names = {"n_ctx": str(model.sizes.get("n_ctx", ""))}
-        verdict = verifier.verify_tensors(args.certificate, {name: t.numpy() for name, t in model.tensors.items()}, names)
+        tensors = {name: t.numpy() for name, t in model.tensors.items()}
+        verdict = verifier.verify_tensors(args.certificate, tensors, names)
     print(verdict.line, file=sys.stderr if verdict.code == 2 else sys.stdout)
     return verdict.code
 
@@ -108,7 +113,8 @@ def edit(args) -> None:
     from . import zoo
     path, model = output(args, ".safetensors"), model_of(args)
     if args.kind not in model.family.edits:
-        raise InputError(f"kind {args.kind!r} is no edit of {model.family.name} models; expected one of: {', '.join(model.family.edits) or 'none'}")
+        raise InputError(f"kind {args.kind!r} is no edit of {model.family.name} models; expected one of: "
+                         f"{', '.join(model.family.edits) or 'none'}")
     zoo.save_atomically(path, *model.family.edits[args.kind](model))
     print(f"{path}: {zoo.load(path).sha256}, parent {model.sha256}")
 
@@ -120,8 +126,10 @@ def train(args) -> None:
     family, path = zoo.family_of_collection(args.collection), output(args, ".safetensors")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"seed {args.seed} is out of range; expected a whole number from 0 to {2**63 - 1}")
-    tensors = family.train(family.collections[args.collection], args.seed, progress=partial(tqdm, disable=None, unit="step"))
-    zoo.save_atomically(path, tensors, family.answers | {"collection": args.collection, "seed": str(args.seed), "recipe": json.dumps(family.recipe)})
+    tensors = family.train(family.collections[args.collection], args.seed,
+                           progress=partial(tqdm, disable=None, unit="step"))
+    zoo.save_atomically(path, tensors, family.answers | {"collection": args.collection, "seed": str(args.seed),
+                                                         "recipe": json.dumps(family.recipe)})
     print(f"{path}: {zoo.load(path).sha256}")
 
 
@@ -133,7 +141,8 @@ def sweep(args) -> int:
     path, wanted = output(args, ".parquet"), tasks(members(args.collection, args.seeds), args.strategies)
     if args.workers < 1:
         raise InputError(f"workers {args.workers} are none; give 1 or more")
-    make = partial(on_cluster, address=args.scheduler) if args.scheduler is not None else partial(locally, workers=args.workers)
+    make = partial(on_cluster,
+                   address=args.scheduler) if args.scheduler is not None else partial(locally, workers=args.workers)
     made = sweep(wanted, path, make, partial(tqdm, disable=None, unit="proof"))
     failed = [row for row in made if row["error"]]
     says = f", {len(failed)} failed: column `error` says why" if failed else ""
@@ -151,7 +160,8 @@ def parser() -> argparse.ArgumentParser:
         for name in names:
             sub.add_argument(name)
         if names == ("model",):
-            sub.add_argument("--normalization-type", metavar="TYPE", help="of a file that does not say it: none, or there is no proof")
+            sub.add_argument("--normalization-type", metavar="TYPE",
+                             help="of a file that does not say it: none, or there is no proof")
             sub.add_argument("--n-heads", metavar="N", help="of a file that does not say it: 1, or there is no proof")
         return sub
 
@@ -172,11 +182,13 @@ def parser() -> argparse.ArgumentParser:
     sub = command(train, "train one model by the recipe", "collection")
     sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("-o", "--output", required=True)
-    sub = command(sweep, "every strategy on every model of a shipped collection, or of a folder, as a table; resumes where it stopped", "collection")
+    sub = command(sweep, "every strategy on every model of a shipped collection, or of a folder, as a table; "
+                         "resumes where it stopped", "collection")
     sub.add_argument("--seeds", help="like 0-150 or 0,3,7; all when left out")
     sub.add_argument("--strategies", nargs="+", default=["all"], metavar="ID", help="ids, or `all` (the default)")
     sub.add_argument("-o", "--output", required=True, help="a .parquet file")
-    sub.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, one thread each; all cores when left out")
+    sub.add_argument("--workers", type=int, default=os.cpu_count(),
+                     help="processes, one thread each; all cores when left out")
     sub.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster to work on in their place")
     return top
 

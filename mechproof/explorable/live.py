@@ -1,8 +1,9 @@
 """The live face of an explorer: core ipywidgets over a picture that is drawn when it is asked for.
 
-Problem: a slider that is dragged asks for twenty drawings, and a drawing may need a proof first.  Idea: a kernel handles all messages
-that have come before it turns to what was put off; so put the drawing off by a moment, and begin anew with every further move: the
-last one wins.  What takes longer than BUSY seconds says so meanwhile, from a thread of its own.
+Problem: a slider that is dragged asks for twenty drawings, and a drawing may need a proof first.  Idea: a kernel
+handles all messages that have come before it turns to what was put off; so put the drawing off by a moment, and
+begin anew with every further move: the last one wins.  What takes longer than BUSY seconds says so meanwhile,
+from a thread of its own.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ MOMENT, BUSY = 0.005, 0.2
 
 
 class Live:
-    """The controls (name -> {value: label}), the value that each starts with, those without effect at a setting, and the picture."""
+    """The controls (name -> {value: label}), the value that each starts with, those without effect at a setting,
+    and the picture."""
 
-    def __init__(self, controls: Mapping[str, Mapping[Any, str]], start: Mapping[str, Any], idle: Callable[..., Collection[str]],
-                 picture: Callable[..., str]):
+    def __init__(self, controls: Mapping[str, Mapping[Any, str]], start: Mapping[str, Any],
+                 idle: Callable[..., Collection[str]], picture: Callable[..., str]):
         import ipywidgets as widgets
         self.idle, self.drawn, self.inputs, self.later = idle, picture, {}, None
         for name, options in controls.items():
             few = len(options) <= 4
             kind = widgets.ToggleButtons if few else widgets.SelectionSlider
             self.inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=start[name],
-                                     description=name.replace("_", " "), **({} if few else {"layout": widgets.Layout(width="640px")}))
+                                     description=name.replace("_", " "),
+                                     **({} if few else {"layout": widgets.Layout(width="640px")}))
             self.inputs[name].observe(self.moved, "value")
         self.busy, self.picture = widgets.HTML(layout=widgets.Layout(height="1.5em")), widgets.HTML()
         self.box = widgets.VBox([*self.inputs.values(), self.busy, self.picture])
@@ -39,7 +42,8 @@ class Live:
         return {name: control.value for name, control in self.inputs.items()}
 
     def moved(self, _=None) -> None:
-        """A control has a new value: draw soon, unless another move comes first; at once where nothing can be put off."""
+        """A control has a new value: draw soon, unless another move comes first;
+        at once where nothing can be put off."""
         if self.later:
             self.later.cancel()
         try:

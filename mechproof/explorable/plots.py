@@ -35,7 +35,8 @@ def new_figure(height: float = 3.6) -> Figure:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text, byte for byte the same for the same drawing; a thousandth of a point is as fine as it gets."""
+    """The figure as SVG text, byte for byte the same for the same drawing;
+    a thousandth of a point is as fine as it gets."""
     with house():
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -55,9 +56,11 @@ def dots(axes: Axes, x, y, size: float, color: str, alpha: float = 1) -> None:
 
 
 def image(text: str, alt: str, style: str = "") -> str:
-    """SVG text as an html image in a frame that scrolls where the page is narrow (mechproof.css), also by the keyboard."""
+    """SVG text as an html image in a frame that scrolls where the page is narrow (mechproof.css),
+    also by the keyboard."""
     return (f'<div class="mechproof-figure" tabindex="0" role="group" aria-label="figure">'
-            f'<img style="max-width:100%;width:720px;height:auto;background:#fff;display:block;{style}" alt="{html.escape(alt)}" '
+            f'<img style="max-width:100%;width:720px;height:auto;background:#fff;display:block;{style}" '
+            f'alt="{html.escape(alt)}" '
             f'src="data:image/svg+xml,{quote(text, safe=UNESCAPED)}"></div>')
 
 
@@ -106,7 +109,8 @@ def percent_axis(axis, label: str) -> None:
 def token_map(axes: Axes, table, title: str, rows: str, columns: str, limit: float | None = None, bar: str = "logits"):
     """A table over tokens as a map centred at zero, its diagonal visible, with a colour bar of three ticks."""
     limit = limit or float(abs(table).max())
-    image = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none", aspect="auto", origin="lower")
+    image = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none",
+                        aspect="auto", origin="lower")
     axes.set_title(title)
     axes.set_xlabel(columns)
     axes.set_ylabel(rows)

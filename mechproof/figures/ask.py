@@ -29,14 +29,16 @@ SCRIPT = """
     const ok = tokens.length === data.K && tokens.every((t) => Number.isInteger(t) && t >= 0 && t < data.v);
     if (!ok) return "Give " + data.K + " whole numbers from 0 to " + (data.v - 1) + ", with spaces between them.";
     const q = tokens[data.K - 1], m = Math.max(...tokens), below = tokens.filter((t) => t < m), n = below.length;
-    const at = (q * data.v + m) * data.K + n, group = "query " + q + ", maximum " + m + ", " + n + " smaller token" + (n === 1 ? "" : "s");
+    const at = (q * data.v + m) * data.K + n, smaller = n + " smaller token" + (n === 1 ? "" : "s");
+    const group = "query " + q + ", maximum " + m + ", " + smaller;
     if (gaps[at] === 0) return "Not certified: group (" + group + ") is not claimed: no gap makes it provable.";
     const second = Math.max(...below, -1);
     const needs = ") needs a gap of " + gaps[at] + " below the maximum; " + second + " is closer.";
     if (n && second > m - gaps[at]) return "Not certified: group (" + group + needs;
     if (!(margins[at] > 0)) return "Not certified: group (" + group + ") was claimed but the check does not accept it.";
     const limit = n ? ", all at most " + (m - gaps[at]) : "";
-    return "Certified: group (" + group + limit + "), by at least " + (Math.floor(margins[at] * 1000) / 1000) + " logits.";
+    const least = Math.floor(margins[at] * 1000) / 1000;
+    return "Certified: group (" + group + limit + "), by at least " + least + " logits.";
   }
   function show() { answer.textContent = why(input.value.trim().split(/[\\s,]+/).filter(Boolean).map(Number)); }
   input.addEventListener("input", show);
@@ -59,7 +61,8 @@ class Ask:
             return str(error).splitlines()[0]
 
     def __repr__(self) -> str:
-        return f"Ask about any input of {self.bound.model}; {list(self.start)}: {self.answer(' '.join(map(str, self.start)))}"
+        return (f"Ask about any input of {self.bound.model}; {list(self.start)}: "
+                f"{self.answer(' '.join(map(str, self.start)))}")
 
     def groups(self) -> str:
         """Gap and certified margin of every group (q, m, n), as JSON with base64 arrays."""
@@ -70,17 +73,22 @@ class Ask:
         margins[q, m, n] = -case.worst
         margins[torch.arange(v), torch.arange(v), 0] = -case.alone
         single = margins.float()
-        rounded = torch.where((single.double() >= margins) & (margins > 0), single.nextafter(torch.tensor(-torch.inf)), single)     # downwards
+        # rounded downwards
+        rounded = torch.where((single.double() >= margins) & (margins > 0),
+                              single.nextafter(torch.tensor(-torch.inf)), single)
         pack = lambda array, kind: base64.b64encode(array.numpy().astype(kind).tobytes()).decode()
         return json.dumps({"K": n_ctx, "v": v, "gaps": pack(claims.gaps, "<u2"), "margins": pack(rounded, "<f4")})
 
     def html(self) -> str:
         text, groups = " ".join(map(str, self.start)), self.groups()
         name, size = "ask-" + hashlib.sha256(groups.encode()).hexdigest()[:12], 3 * len(self.start) + 12
-        return (f'<div id="{name}" data-explorer data-ask role="group" style="{STYLE["root"]}"><label>tokens, the query last '
-                f'<input type="text" value="{text}" data-control="tokens" data-lm-suppress-shortcuts="true" size="{size}"></label>'
+        return (f'<div id="{name}" data-explorer data-ask role="group" style="{STYLE["root"]}"><label>tokens, the '
+                f'query last '
+                f'<input type="text" value="{text}" data-control="tokens" data-lm-suppress-shortcuts="true" '
+                f'size="{size}"></label>'
                 f'<p data-answer aria-live="polite" style="{STYLE["headline"]}">{html.escape(self.answer(text))}</p>'
-                f'<script type="application/json" data-groups>{groups}</script><script>{SCRIPT.replace("ID", name)}</script></div>')
+                '<script type="application/json" '
+                f'data-groups>{groups}</script><script>{SCRIPT.replace("ID", name)}</script></div>')
 
     def widget(self):
         """The same with core ipywidgets and the library itself."""

@@ -28,8 +28,8 @@ PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 
 MEAN_DIFF, DROP = HANDLINGS
 
 # what the opening figure offers: one representative of each row of the paper's Table 1, and its neighbours
-OFFERED = (*(("max_diff_exact", error) for error in ("exact_EQKE+max_diff_exact", "max_diff_exact", "svd", "max_diff", "max_diff_subproduct",
-                                                     "max_diff_subproduct_recursive")),
+OFFERED = (*(("max_diff_exact", error) for error in ("exact_EQKE+max_diff_exact", "max_diff_exact", "svd", "max_diff",
+                                                     "max_diff_subproduct", "max_diff_subproduct_recursive")),
            *(("mean_query+max_diff", error) for error in ("max_diff_subproduct", "max_diff_subproduct_recursive")))
 
 
@@ -93,26 +93,31 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         _frontier_axes(axes, survey)
         plots.flops_axis(axes, low, high)
         path = [survey.bound(strategy, r) for r in survey.ranks(strategy)]
-        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=plots.QK, linewidth=1.3, marker=".", alpha=0.7)
+        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=plots.QK, linewidth=1.3,
+                  marker=".", alpha=0.7)
         bound = survey.bound(strategy, rank if path else None)
-        axes.plot([bound.flops], [bound.accuracy_lower_bound], "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        axes.plot([bound.flops], [bound.accuracy_lower_bound], "o", color=plots.CHOICE, markersize=12,
+                  markeredgecolor="black")
         label = next(name for name, id in named.items() if id == strategy)
         title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total, 3)}"
         axes.set_title(title[0].upper() + title[1:])
         note = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
         axes.annotate(f"{survey.truth_label} accuracy {100 * survey.truth:.2f}%", (high, survey.truth), (-4, 4), **note)
-        axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4), color="#666666", **note)
+        axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4),
+                      color="#666666", **note)
         rank_text = f"at rank {rank}" if path else "(the rank has no effect)"
-        alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. {label} {rank_text}: {bound}. "
+        alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. "
+               f"{label} {rank_text}: {bound}. "
                f"The {survey.truth_label} accuracy is {100 * survey.truth:.3f} percent.")
         return repr(bound), alt
 
     ranks = [r for r in RANKS if r <= min(survey.model.sizes["d_model"], survey.model.sizes["d_head"])]
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if survey.ranks(strategy) else ("rank",),
-                   "Start at rest by singular value and raise the rank: the bound climbs, then stops paying for its length. "
-                   "Do the same with quadratic QK. Then give up the direct path.", height=3.7, fine={"rank": range(ranks[-1] + 1)},
-                   strategy={id: label for label, id in named.items()}, rank=ranks)
+                   "Start at rest by singular value and raise the rank: "
+                   "the bound climbs, then stops paying for its length. "
+                   "Do the same with quadratic QK. Then give up the direct path.", height=3.7,
+                   fine={"rank": range(ranks[-1] + 1)}, strategy={id: label for label, id in named.items()}, rank=ranks)
 
 
 def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
@@ -121,10 +126,12 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
 
     def draw(figure, direct_path: str, attention: str, scores_by: str):
         chosen = survey.bound(skeleton_id(Skeleton(direct_path, attention, scores_by)))
-        for i, (name, label) in enumerate((("accuracy_lower_bound", "inputs certified"), ("unexplained_dimensions", "unexplained dimensions"))):
+        for i, (name, label) in enumerate((("accuracy_lower_bound", "inputs certified"),
+                                           ("unexplained_dimensions", "unexplained dimensions"))):
             axes = figure.add_axes((0.1 + 0.5 * i, 0.16, 0.39, 0.68))
             plots.dots(axes, [b.flops for b in points], [getattr(b, name) for b in points], 18, plots.PALE)
-            axes.plot([chosen.flops], [getattr(chosen, name)], "o", color=plots.CHOICE, markersize=11, markeredgecolor="black")
+            axes.plot([chosen.flops], [getattr(chosen, name)], "o", color=plots.CHOICE, markersize=11,
+                      markeredgecolor="black")
             plots.flops_axis(axes, min(b.flops for b in points) / 1.4, max(b.flops for b in points) * 1.5, "FLOP")
             if i:
                 axes.set_ylabel(label)
@@ -135,10 +142,12 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
                 axes.set_ylim(-0.03, 1.05)
                 place = 1 + sum(b.correct > chosen.correct for b in points if b.strategy != "cubic")
                 axes.set_title(f"Number {place} of 100 by what it certifies")
-        return repr(chosen), f"Two scatter plots over the paper's strategies. Chosen: {chosen.strategy}, {chosen}; number {place} of 100."
+        return repr(chosen), ("Two scatter plots over the paper's strategies. "
+                              f"Chosen: {chosen.strategy}, {chosen}; number {place} of 100.")
 
     return explore(draw, {"direct_path": start.direct, "attention": start.handling, "scores_by": start.error},
-                   hint="Keep everything and change only attention to maxima apart. Then find the direct path that certifies next to nothing.",
+                   hint="Keep everything and change only attention to maxima apart. Then find the direct path that "
+                        "certifies next to nothing.",
                    height=3.5, direct_path=names.labels(names.DIRECT),
                    attention=names.labels(names.ATTENTION), scores_by=names.labels(names.SCORES))
 
@@ -158,9 +167,11 @@ def path_maps(model: Model) -> Explorer:
             rising = float((A[:, 1:] > A[:, :-1]).double().mean())
             return f"Scores rise from one key token to the next in {100 * rising:.0f}% of steps"
         if path == "OV":
-            return f"An attended token votes for itself first in {int((OV.argmax(1) == torch.arange(len(OV))).sum())} of {len(OV)} cases"
+            itself = int((OV.argmax(1) == torch.arange(len(OV))).sum())
+            return f"An attended token votes for itself first in {itself} of {len(OV)} cases"
         share = {"EU": EU, "PV": PV}[path].std() / OV.std()
-        return f"{'The query token' if path == 'EU' else 'A position'} moves the logits {100 * float(share):.0f}% as much as an attended token does"
+        who = "The query token" if path == "EU" else "A position"
+        return f"{who} moves the logits {100 * float(share):.0f}% as much as an attended token does"
 
     def draw(figure, path: str):
         label, table, rows, columns, unit = maps[path]
@@ -169,7 +180,8 @@ def path_maps(model: Model) -> Explorer:
         plots.token_map(axes, table.numpy(), title, rows, columns, bar=unit)
         return label, f"Heat map, {label}, {rows} by {columns}, row means removed, for {model.name}. {title}."
 
-    return explore(draw, hint="Compare the direct path with the OV circuit: the same axes, a colour bar many times smaller.",
+    return explore(draw, hint="Compare the direct path with the OV circuit: "
+                              "the same axes, a colour bar many times smaller.",
                    height=4.0, path={name: entry[0] for name, entry in maps.items()})
 
 
@@ -191,14 +203,18 @@ def qk_residual(model: Model, rank: int) -> Explorer:
         shown = lambda x: f"{x:.3g}" if x > 1e-9 else "0"                       # below that it is float64's own noise
         worst = shown(float((rest.amax(1) - rest.amin(1)).max()))
         spectrum.set_title(f"Rank {rank} leaves differences of {worst}")
-        plots.token_map(image, rest.float().numpy(), "what is left of the scores", "query token", "key token", limit, "score")
+        plots.token_map(image, rest.float().numpy(), "what is left of the scores", "query token",
+                        "key token", limit, "score")
         allowed = shown(2**0.5 * float(S[rank]) if rank < len(S) else 0)
-        head = f"rank {rank}: what is left differs within a row by up to {worst}; by singular value a proof must allow {allowed}"
-        return head, f"Left: singular values of the attention scores of {model.name}, the first {rank} peeled. Right: the rest as a map. {head}."
+        head = (f"rank {rank}: what is left differs within a row by up to {worst}; "
+                f"by singular value a proof must allow {allowed}")
+        return head, (f"Left: singular values of the attention scores of {model.name}, the first {rank} peeled. "
+                      f"Right: the rest as a map. {head}.")
 
     ranks = [r for r in range(d + 1) if r in RANKS or r < 17]
     return explore(draw, {"rank": min(ranks, key=lambda r: abs(r - rank))}, height=3.6, rank=ranks,
-                   hint="Go from rank 0 to rank 1: nearly all of the pattern disappears at once. Then look for the rank at which you "
+                   hint="Go from rank 0 to rank 1: nearly all of the pattern disappears at once. Then look for the "
+                        "rank at which you "
                         "would stop explaining and start bounding.")
 
 
@@ -230,20 +246,25 @@ def lost_percentage(survey: Survey, rank: int, start: str) -> Explorer:
 
     begin = next((label for label, id in NAMED_IDS.items() if id == start and label in named), next(iter(named)))
     return explore(draw, {"strategy": begin}, strategy=list(named),
-                   hint="Go down the list and watch which bar grows: the scores, then the direct path. Grouping never goes away.")
+                   hint="Go down the list and watch which bar grows: "
+                        "the scores, then the direct path. Grouping never goes away.")
 
 
 ROWS = {
     "cubic": ["cubic"],
     "subcubic": [Skeleton("max_diff_exact", MEAN_DIFF, e) for e in ("exact_EQKE+max_diff_exact", "max_diff_exact")],
-    "subcubic, without mean+diff": [Skeleton("max_diff_exact", DROP, e) for e in ("exact_EQKE+max_diff_exact", "max_diff_exact")],
-    "low-rank QK": [Skeleton("max_diff_exact", MEAN_DIFF, e) for e in scores.WAYS if "exact" not in e and "recursive" not in e],
+    "subcubic, without mean+diff": [Skeleton("max_diff_exact", DROP, e)
+                                    for e in ("exact_EQKE+max_diff_exact", "max_diff_exact")],
+    "low-rank QK": [Skeleton("max_diff_exact", MEAN_DIFF, e) for e in scores.WAYS if "exact" not in e
+                    and "recursive" not in e],
     "low-rank QK, svd only": [Skeleton("max_diff_exact", MEAN_DIFF, "svd")],
-    "low-rank EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d for e in ("exact_EQKE+max_diff_exact", "max_diff_exact")],
+    "low-rank EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d
+                    for e in ("exact_EQKE+max_diff_exact", "max_diff_exact")],
     "low-rank QK and EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d
                            for e in scores.WAYS if "exact" not in e and "recursive" not in e],
     "quadratic QK": [Skeleton("max_diff_exact", MEAN_DIFF, e) for e in scores.WAYS if "recursive" in e],
-    "quadratic QK and EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d for e in scores.WAYS if "recursive" in e],
+    "quadratic QK and EU": [Skeleton(d, MEAN_DIFF, e) for d in direct.WAYS if "exact" not in d for e in scores.WAYS
+                            if "recursive" in e],
 }
 
 
@@ -270,14 +291,17 @@ def two_drops(bounds: pd.DataFrame) -> plots.Picture:
             spread = [0.5 * (j / len(ordered) - 0.5) for j in range(len(ordered))]
             plots.dots(axes, [i + s for s in spread], ordered, 9, plots.PALE)
             axes.plot([i - 0.3, i + 0.3], [mid[row]] * 2, color=plots.QK, linewidth=3)
-            axes.annotate(f"{100 * mid[row]:.1f}%", (i, mid[row]), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
-        axes.set_xticks(range(len(rows)), [row.replace(" and ", "\nand ").replace("-rank ", "-rank\n", 1) for row in rows], fontsize=8.5)
+            axes.annotate(f"{100 * mid[row]:.1f}%", (i, mid[row]), (0, 6), textcoords="offset points",
+                          ha="center", fontsize=8.5)
+        axes.set_xticks(range(len(rows)), [row.replace(" and ", "\nand ").replace("-rank ", "-rank\n", 1)
+                                           for row in rows], fontsize=8.5)
         plots.percent_axis(axes.yaxis, "inputs certified")
         axes.set_ylim(0, 1.05)
         qk, eu = (100 * (mid["subcubic"] - mid[row]) for row in ("quadratic QK", "low-rank EU"))
         axes.set_title(f"An inexact QK circuit costs up to {qk:.0f} points, an inexact direct path {eu:.0f}")
     listed = ", ".join(f"{row} {100 * m:.1f} percent" for row, m in mid.items())
-    return plots.Picture(figure, f"Strip plot over {bounds.model.nunique()} models, one strip a row of Table 1; medians: {listed}.")
+    return plots.Picture(figure, f"Strip plot over {bounds.model.nunique()} models, one strip a row of Table 1; "
+                                 f"medians: {listed}.")
 
 
 def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
@@ -299,10 +323,12 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
         r2 = float(torch.corrcoef(torch.stack([log, torch.tensor(of_truth)]))[0, 1] ** 2)
         axes.set_title(f"The ratio predicts {100 * r2:.0f}% of the variance of this bound")
         head = f"median {100 * median(of_truth):.1f}% of the accuracy; R2 = {r2:.2f}"
-        return head, f"Scatter over {len(ratio)} models, singular value ratio against normalised bound of {strategy}. {head}."
+        return head, (f"Scatter over {len(ratio)} models, singular value ratio against normalised bound of {strategy}. "
+                      f"{head}.")
 
     return explore(draw, {"strategy": names.SCORES["svd"].label}, strategy=list(named),
-                   hint="By singular value, one ratio predicts the bound well. With exact scores it says little: then noise is not "
+                   hint="By singular value, one ratio predicts the bound well. With exact scores it says little: "
+                        "then noise is not "
                         "what limits the proof.")
 
 
@@ -319,12 +345,14 @@ def their_counting():
         best = theirs.loc[theirs.loc[row_ids(row), "correct_count"].idxmax()]
         table.append({"proof": row, "as counted": digits_lo(best["accuracy_lower_bound"], 3),
                       "counted in full": digits_lo(best["bound_counting_fixed"], 3),
-                      "groups": int(best["accepted_groups"]), "of them not proved": int(best["accepted_groups_not_rigorous"])})
+                      "groups": int(best["accepted_groups"]),
+                      "of them not proved": int(best["accepted_groups_not_rigorous"])})
     return pd.DataFrame(table).set_index("proof")
 
 
 # the paper's own Table 1, from memory and unchecked
-REMEMBERED = {"cubic": ".95", "subcubic": ".83", "subcubic, without mean+diff": ".80", "low-rank QK": ".81", "low-rank QK, svd only": ".64",
+REMEMBERED = {"cubic": ".95", "subcubic": ".83", "subcubic, without mean+diff": ".80", "low-rank QK": ".81",
+              "low-rank QK, svd only": ".64",
          "low-rank EU": ".66", "low-rank QK and EU": ".63", "quadratic QK": ".39-.41", "quadratic QK and EU": ".29-.30"}
 
 
@@ -336,18 +364,21 @@ def table_1(bounds: pd.DataFrame):
     for row in ROWS:
         ids, spread = row_ids(row), best_of(bounds, row_ids(row))
         ours = max((survey.bound(id) for id in ids), key=lambda b: b.correct)
-        table.append({"proof": row, "authors' code": digits_lo(theirs[ids].max() / ours.total, 3), "ours": digits_lo(ours.accuracy_lower_bound, 3),
-                      "FLOP": short(ours.flops).replace(" ", ""),
-                      f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}", "paper (unchecked)": REMEMBERED[row]})
+        table.append({"proof": row, "authors' code": digits_lo(theirs[ids].max() / ours.total, 3),
+                      "ours": digits_lo(ours.accuracy_lower_bound, 3), "FLOP": short(ours.flops).replace(" ", ""),
+                      f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}",
+                      "paper (unchecked)": REMEMBERED[row]})
     return pd.DataFrame(table).set_index("proof")
 
 
 def cost_table(counting: Mapping):
-    """Counted operations of the named proofs by vocabulary size, as a pandas table with the exponent of the last doubling."""
+    """Counted operations of the named proofs by vocabulary size,
+    as a pandas table with the exponent of the last doubling."""
     table = []
     for label, id in {names.STRATEGIES["brute_force"].label: "brute_force", **NAMED_IDS}.items():
         entry = counting["strategies"][id]
-        counts = [short(n).replace(" ", "") for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
+        counts = [short(n).replace(" ", "")
+                  for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
         stated = entry["complexity"].replace(" + v^2 K + v K^2", "")
         table.append({"proof": label, **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
                       "exponent": f"{entry['exponents'][-1]:.2f}", "stated": stated})

@@ -67,7 +67,8 @@ def nearest(values: Sequence[int], rank: int) -> int:
 
 
 def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
-    """Certified share against what is spent on the scores, movable by rung and rank: the picture that opens the chapter."""
+    """Certified share against what is spent on the scores, movable by rung and rank:
+    the picture that opens the chapter."""
     place = lambda rung, r: (survey.scores(rung, r), survey.missing(rung, r))
     points = {(rung, r): place(rung, r) for rung in RUNGS for r in survey.ranks}
     low, high = (f(x for x, _ in points.values()) for f in (min, max))
@@ -83,20 +84,24 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         bound = survey.bound(strategy, rank)
         share = percent_lo(bound.correct, bound.total)
         axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
-        axes.annotate(f"exact accuracy {100 * (1 - survey.truth):.2f}%", (high, survey.truth), (-4, 4), ha="right", **NOTE)
+        axes.annotate(f"exact accuracy {100 * (1 - survey.truth):.2f}%", (high, survey.truth), (-4, 4),
+                      ha="right", **NOTE)
         best = survey.bound("exact", rank)
-        alt = (f"Scatter of certified share against operations on the scores for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, "
+        alt = (f"Scatter of certified share against operations on the scores for {survey.model.name}. "
+               f"{LABELS[strategy]} at rank {rank}: {bound}, "
                f"{short(survey.scores(strategy, rank))} of them on the scores. With everything multiplied out: {best}.")
         return f"{bound} · {short(survey.scores(strategy, rank))} of them on the scores", alt
 
-    return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS, rank=survey.ranks,
-                   fine={"rank": range(survey.ranks[-1] + 1)},
-                   hint="At one direction, go down the list: each step knows less of the rest and allows it more, until nothing is left of the "
+    return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS,
+                   rank=survey.ranks, fine={"rank": range(survey.ranks[-1] + 1)},
+                   hint="At one direction, go down the list: each step knows less of the rest and allows it more, "
+                        "until nothing is left of the "
                         "bound. Then raise the rank: the last rungs come back when nearly everything is peeled.")
 
 
 def ladder(survey: Survey, rank: int) -> pd.DataFrame:
-    """Every rung of this model at one rank: its bound on a row difference, how loose, what it costs and what it buys."""
+    """Every rung of this model at one rank: its bound on a row difference, how loose,
+    what it costs and what it buys."""
     split = survey.split(rank)
     truth = float(surrogate.ranges([split.noise[None]]).mean())
     rows = []
@@ -127,17 +132,21 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         for i, rung in enumerate(RUNGS):
             x, y = size[rung, rank], survey.missing(rung, rank)
             axes.plot(x, y, "o", color=plots.QK, markersize=6)
-            axes.annotate(rung.replace("_", " "), (x, y), (5, 5 + 10 * (i % 2) if y > 0.9 else 5 if i % 2 else -11), **NOTE)
+            axes.annotate(rung.replace("_", " "), (x, y), (5, 5 + 10 * (i % 2) if y > 0.9 else 5 if i % 2 else -11),
+                          **NOTE)
         axes.plot(off, curve[slack], "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
         axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
         axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
-        listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, {share_lo(survey.bound(rung, rank).accuracy_lower_bound, 3)} percent" for rung in RUNGS)
-        return f"off by {off:g}: {share}% certified", f"Curve of certified share by slack; at {off:g} {share} percent. Rungs marked: {listed}."
+        listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, "
+                           f"{share_lo(survey.bound(rung, rank).accuracy_lower_bound, 3)} percent" for rung in RUNGS)
+        return f"off by {off:g}: {share}% certified", (
+            f"Curve of certified share by slack; at {off:g} {share} percent. Rungs marked: {listed}.")
 
-    return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8, slack={i: f"{grid[i]:g}" for i in range(0, 24, 2)}, rank=ranks,
-                   hint="Move the slack: the curve does not know of rungs. Every rung lands near it: what a rung certifies is decided by how far it "
-                        "lets the scores be off.")
+    return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8,
+                   slack={i: f"{grid[i]:g}" for i in range(0, 24, 2)}, rank=ranks,
+                   hint="Move the slack: the curve does not know of rungs. Every rung lands near it: what a rung "
+                        "certifies is decided by how far it lets the scores be off.")
 
 
 def against_noise(survey: Survey, rank: int) -> Explorer:
@@ -157,10 +166,12 @@ def against_noise(survey: Survey, rank: int) -> Explorer:
         side = "worse" if found.z > 0 else "better"
         axes.set_title(f"{abs(found.z):.1f} standard deviations {side} than {NULLS[null]}")
         axes.annotate("trained", (real, axes.get_ylim()[1]), (4, -12), color=plots.QK, **NOTE)
-        return str(found), f"Histogram of {len(draws)} draws ({NULLS[null]}; peel {PEELS[peel]}; rank {rank}) for {survey.model.name}; {found}."
+        return str(found), (f"Histogram of {len(draws)} draws ({NULLS[null]}; peel {PEELS[peel]}; rank {rank}) "
+                            f"for {survey.model.name}; {found}.")
 
-    return explore(draw, {"null": "haar", "peel": "QK", "rank": nearest(ranks, rank)}, height=3.2, null=NULLS, peel=PEELS, rank=ranks,
-                   hint="Change only the way of peeling, from both sides to the query side alone: the same residual, now better than random, "
+    return explore(draw, {"null": "haar", "peel": "QK", "rank": nearest(ranks, rank)}, height=3.2, null=NULLS,
+                   peel=PEELS, rank=ranks, hint="Change only the way of peeling, from both sides to the query side "
+                                                "alone: the same residual, now better than random, "
                         "since the random factors keep what was not peeled. Then raise the rank.")
 
 
@@ -176,7 +187,8 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         shares |= {name: survey.bound(rung, rank).accuracy_lower_bound for name, rung in proofs.items()}
         names = list(shares)[::-1]
         lost = [max(1 - shares[name], 1e-6) for name in names]
-        colours = [plots.OV if name.startswith("pess") else plots.TRUTH if name == "itself" else plots.NOISE for name in names]
+        colours = [plots.OV if name.startswith("pess") else plots.TRUTH if name == "itself" else plots.NOISE
+                   for name in names]
         axes.hlines(range(len(names)), 1e-4, lost, color=plots.PALE, linewidth=1)
         axes.scatter(lost, range(len(names)), s=60, c=colours, zorder=3)
         for y, (x, name) in enumerate(zip(lost, names)):
@@ -195,7 +207,8 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
 
     return explore(draw, {"rank": nearest(ranks, rank)}, height=3.9, rank=ranks,
-                   hint="Zero, mean, another query's row, noise: the network does not care. The lower rows are the same residual in the eyes of "
+                   hint="Zero, mean, another query's row, noise: the network does not care. The lower rows are the "
+                        "same residual in the eyes of "
                         "proofs that know less and less of it.")
 
 
@@ -205,10 +218,10 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
 
     def draw(figure, strategy: str, rank: int):
         axes = figure.add_axes((0.33, 0.17, 0.6, 0.69))
-        steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, survey.as_noise(rank), survey.bound("exact", rank).accuracy_lower_bound,
-                 survey.bound(strategy, rank).accuracy_lower_bound]
-        names = ("the model errs", "the kind of proof, scores known", "the rest at its worst, were it noise", "structure: it is not noise",
-                 "slack of the rung")
+        steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, survey.as_noise(rank),
+                 survey.bound("exact", rank).accuracy_lower_bound, survey.bound(strategy, rank).accuracy_lower_bound]
+        names = ("the model errs", "the kind of proof, scores known", "the rest at its worst, were it noise",
+                 "structure: it is not noise", "slack of the rung")
         lost = dict(zip(names, (100 * (a - b) for a, b in zip(steps, steps[1:]))))
         for y, points in enumerate(lost.values()):
             long = max(log10(max(abs(points), 1e-3)) + 3, 0.02)
@@ -221,17 +234,21 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes.grid(axis="x")
         axes.grid(False, axis="y")
         axes.set_xlabel("points of accuracy lost (log scale; green: gained)")
-        short_names = dict(zip(names, ("the model's errors", "the kind of proof", "the worst case", "structure", "slack")))
+        short_names = dict(zip(names, ("the model's errors", "the kind of proof", "the worst case",
+                                       "structure", "slack")))
         axes.set_title(f"Of {sum(lost.values()):.3g} points most go to {short_names[max(lost, key=lost.get)]}")
         listed = ", ".join(f"{name} {points:.4f}" for name, points in lost.items())
-        return f"{sum(lost.values()):.3g} points are not certified", f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}."
+        return (f"{sum(lost.values()):.3g} points are not certified",
+                f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}.")
 
     return explore(draw, {"strategy": strategy, "rank": nearest(ranks, rank)}, height=3.3, strategy=LABELS, rank=ranks,
-                   hint="With everything multiplied out there is no slack, and structure is a small bar. Two rungs down, slack is all there is.")
+                   hint="With everything multiplied out there is no slack, and structure is a small bar. Two rungs "
+                        "down, slack is all there is.")
 
 
 def band(survey: Survey, strategy: str) -> Explorer:
-    """By rank: what is certified of the network with noise, of the network itself, and by a shorter proof; the band lies between."""
+    """By rank: what is certified of the network with noise, of the network itself, and by a shorter proof;
+    the band lies between."""
     ranks = survey.ranks[1:]
     noisy, real = [max(1 - survey.as_noise(r), 1e-6) for r in ranks], [survey.missing("exact", r) for r in ranks]
 
@@ -254,13 +271,15 @@ def band(survey: Survey, strategy: str) -> Explorer:
         wide = [r for r, p, n in zip(ranks, proof, noisy) if p > 10 * n]
         title = f"At {len(wide)} of {len(ranks)} ranks this proof loses ten times what it would take"
         axes.set_title(title)
-        shares = {r: (survey.as_noise(r), *(survey.bound(rung, r).accuracy_lower_bound for rung in ("exact", strategy))) for r in ranks}
+        shares = {r: (survey.as_noise(r), *(survey.bound(rung, r).accuracy_lower_bound
+                                            for rung in ("exact", strategy))) for r in ranks}
         listed = "; ".join(f"rank {r}: " + ", ".join(share_lo(x, 3) for x in line) for r, line in shares.items())
         return title, f"Three lines of certified percent by rank (noise, trained, {LABELS[strategy]}): {listed}."
 
     proofs = {rung: label for rung, label in LABELS.items() if rung != "exact"}
     return explore(draw, {"strategy": strategy if strategy in proofs else "norms"}, height=3.7, strategy=proofs,
-                   hint="The band is where the rest may as well be noise and the proof cannot say so. With norms of rows it is narrow; down the "
+                   hint="The band is where the rest may as well be noise and the proof cannot say so. With norms of "
+                        "rows it is narrow; down the "
                         "list it fills the picture.")
 
 
@@ -285,13 +304,16 @@ def compounded(noise_seed: int) -> Explorer:
         axes.set_xticks([10.0**k for k in range(0, 11, 2)], ["1", "100", "10k", "1M", "100M", "10G"])
         axes.grid(False, axis="y")
         axes.set_xlabel("bound over the true row difference (log scale); line: reckoned")
-        axes.set_title(f"{depth} factors of width {width}: from {times(found['gram'])} to {times(max(found.values()))} times")
+        axes.set_title(f"{depth} factors of width {width}: from {times(found['gram'])} to {times(max(found.values()))} "
+                       "times")
         listed = ", ".join(f"{name} {found[name]:.3g} ({law[name]:.3g})" for name in RUNGS)
-        head = f"norms of rows {times(found['gram'])} · singular values {times(found['operator'])} · dimensions {times(found['recursive'])}"
+        head = (f"norms of rows {times(found['gram'])} · singular values {times(found['operator'])} · "
+                f"dimensions {times(found['recursive'])}")
         return head, f"Bars of each rung over the truth, measured and in brackets reckoned: {listed}."
 
-    return explore(draw, {"depth": 4, "width": 32}, height=3.8, depth=list(compounding.DEPTHS), width=list(compounding.WIDTHS),
-                   hint="Depth alone: the upper bars stay or creep, the last three grow without end. Then width alone.")
+    return explore(draw, {"depth": 4, "width": 32}, height=3.8, depth=list(compounding.DEPTHS),
+                   width=list(compounding.WIDTHS), hint="Depth alone: the upper bars stay or creep, the last three "
+                                                        "grow without end. Then width alone.")
 
 
 class MLP:
@@ -310,7 +332,8 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
     def draw(figure, strategy: str):
         sizes, shares = figure.add_axes((0.1, 0.17, 0.37, 0.67)), figure.add_axes((0.6, 0.17, 0.37, 0.67))
         facts = [proofs.facts(r) for r in MLP.RANKS]
-        lines = (("exact", plots.QK, ".-", "true"), ("noise", plots.NOISE, "s--", "noise"), (strategy, plots.OV, "o-", "bound"))
+        lines = (("exact", plots.QK, ".-", "true"), ("noise", plots.NOISE, "s--", "noise"),
+                 (strategy, plots.OV, "o-", "bound"))
         for key, colour, style, label in lines:
             sizes.semilogy(MLP.RANKS, [f[key] for f in facts], style, color=colour)
             if label != "true" or strategy != "exact":                   # one line then
@@ -324,31 +347,40 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
         plots.percent_axis(shares.yaxis, "pairs")
         shares.set_ylim(-0.03, 1.08)
         first = next((r for r, b in zip(MLP.RANKS, bounds) if b.correct > b.total // 2), None)
-        shares.set_title(f"Certified from {first} directions on" if first else "Never half of the pairs certified", fontsize=9.5)
+        shares.set_title(f"Certified from {first} directions on" if first
+                         else "Never half of the pairs certified", fontsize=9.5)
         for axes in (sizes, shares):
             axes.set_xlabel("directions of the logits peeled")
         last = facts[-1]
         listed = "; ".join(f"rank {r}: true {f['exact']:.3g}, noise {f['noise']:.3g}, bound {f[strategy]:.3g}, "
-                           f"certified {share_lo(b.accuracy_lower_bound, 1)} percent" for r, f, b in zip(MLP.RANKS, facts, bounds))
-        head = f"at {MLP.RANKS[-1]} directions: true {last['exact']:.2g} · noise {last['noise']:.2g} · bound {last[strategy]:.2g}"
+                           f"certified {share_lo(b.accuracy_lower_bound, 1)} percent"
+                           for r, f, b in zip(MLP.RANKS, facts, bounds))
+        head = (f"at {MLP.RANKS[-1]} directions: true {last['exact']:.2g} · noise {last['noise']:.2g} · "
+                f"bound {last[strategy]:.2g}")
         return head, f"Two panels for {proofs.model.name}, {LABELS[strategy]}. {listed}."
 
     return explore(draw, {"strategy": "norms"}, height=3.5, strategy=LABELS,
-                   hint="Multiplied out, a few directions suffice. By norms nothing is ever certified. And compare true with noise: here the rest is "
-                        "far smaller than random, because activations avoid what is left of W_out. No rung that forgets them can know.")
+                   hint="Multiplied out, a few directions suffice. By norms nothing is ever certified. And compare "
+                        "true with noise: here the rest is "
+                        "far smaller than random, because activations avoid what is left of W_out. No rung that "
+                        "forgets them can know.")
 
 
 def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
     """What each way out buys: accuracy, certified share and operations, means over some models."""
-    ways = {f"as it is: {LABELS['per_dimension']}, rank 1": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
+    ways = {f"as it is: {LABELS['per_dimension']}, rank 1": ("max-of-4",
+                                                             lambda m: residual.certify(m, "per_dimension", "QK", 1)),
             "more rank: 8": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 8)),
             f"{LABELS['gram']}, rank 1": ("max-of-4", lambda m: residual.certify(m, "gram", "QK", 1)),
             LABELS["exact"]: ("max-of-4", lambda m: mp.prove(m, "separable")),
-            names.STRATEGIES["monte_carlo"].label: ("max-of-4", lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
+            names.STRATEGIES["monte_carlo"].label: ("max-of-4",
+                                                    lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
             "noise projected away": ("max-of-4-projected", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
             "noise decayed in training": ("max-of-4-decayed", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
-            f"decayed: {LABELS['recursive']}": ("max-of-4-decayed", lambda m: residual.certify(m, "recursive", "QK", 1)),
-            f"decayed: {LABELS['frobenius']}": ("max-of-4-decayed", lambda m: residual.certify(m, "frobenius", "QK", 1))}
+            f"decayed: {LABELS['recursive']}": ("max-of-4-decayed",
+                                                lambda m: residual.certify(m, "recursive", "QK", 1)),
+            f"decayed: {LABELS['frobenius']}": ("max-of-4-decayed",
+                                                lambda m: residual.certify(m, "frobenius", "QK", 1))}
     rows = []
     for name, (collection, prove) in ways.items():
         models = [mp.load(f"{collection}/{seed}") for seed in seeds]
@@ -357,5 +389,6 @@ def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
         second = mean(float(torch.linalg.svdvals(Paths(m).scaled_W_Q.mid @ m["W_K"].double().T)[1]) for m in models)
         shares = [b.accuracy_lower_bound for b in bounds]
         rows.append({"way": name, "sigma_2": f"{second:.2g}", "accuracy": f"{100 * mean(right):.3f}%",
-                     "certified": f"{share_lo(mean(shares), 3)} ± {100 * stdev(shares):.3f}%", "operations": short(mean(b.flops for b in bounds))})
+                     "certified": f"{share_lo(mean(shares), 3)} ± {100 * stdev(shares):.3f}%",
+                     "operations": short(mean(b.flops for b in bounds))})
     return pd.DataFrame(rows).set_index("way")

@@ -15,7 +15,8 @@ from ..proof.product_bounds import RUNGS
 from .noise_limits import LABELS, NOTE, NULLS, PEELS
 from .past_the_paper import missing_axis
 
-AUTHORS = 4.0                                                            # "about 4 standard deviations worse than random"
+# "about 4 standard deviations worse than random"
+AUTHORS = 4.0
 
 
 def _strips(axes, columns: Mapping[str, Sequence[float]], colour: str = plots.QK) -> dict[str, float]:
@@ -59,24 +60,32 @@ def claim(results: Mapping) -> Explorer:
         axes.annotate("the authors: about 4", (2.75, AUTHORS), (0, 3), ha="right", color=plots.OV, **NOTE)
         axes.set_ylabel("standard deviations from the random mean")
         reach = [sum(x >= AUTHORS for x in z[peel, rank, null]) for null in NULLS]
-        axes.set_title(f"{len(rows)} models: medians {', '.join(f'{m:+.1f}' for m in mid.values())}, by what the noise keeps")
-        listed = "; ".join(f"{label}: median {m:+.2f}, at least 4 in {n} models" for (label, m), n in zip(mid.items(), reach))
+        axes.set_title(f"{len(rows)} models: medians {', '.join(f'{m:+.1f}' for m in mid.values())}, by what the noise "
+                       "keeps")
+        listed = "; ".join(f"{label}: median {m:+.2f}, at least 4 in {n} models"
+                           for (label, m), n in zip(mid.items(), reach))
         above = [median(row["compared"][peel][str(rank)][null][3] for row in rows) for null in NULLS]
-        head = f"at least 4 in {', '.join(map(str, reach))} of {len(rows)} models; draws as large, median: {', '.join(f'{n:g}' for n in above)}"
+        head = (f"at least 4 in {', '.join(map(str, reach))} of {len(rows)} models; "
+                f"draws as large, median: {', '.join(f'{n:g}' for n in above)}")
         return f"{head} of {results['draws']}", f"Strips of z at rank {rank}, peel {PEELS[peel]}. {listed}."
 
     return explore(draw, {"peel": "QK", "rank": 1}, height=3.8, peel=PEELS, rank=[1, 2, 4, 8],
-                   hint="At rank 1 and both sides peeled the median is near 2, and a few models reach what the authors said. Peel the query side "
-                        "alone and the sign turns. Then peel more from each factor: against turned factors nothing is left to see.")
+                   hint="At rank 1 and both sides peeled the median is near 2, and a few models reach what the authors "
+                        "said. Peel the query side "
+                        "alone and the sign turns. Then peel more from each factor: "
+                        "against turned factors nothing is left to see.")
 
 
 def claims(results: Mapping) -> pd.DataFrame:
-    """Median z over all models, how many reach the authors' 4, and the real value over the random mean, by peel, rank and null."""
+    """Median z over all models, how many reach the authors' 4, and the real value over the random mean, by peel,
+    rank and null."""
     rows, table = of_collection(results, "max-of-4"), []
     for peel, rank in [(peel, rank) for peel in PEELS for rank in (1, 2, 4, 8)]:
-        found = {null: [surrogate.Compared(*row["compared"][peel][str(rank)][null], n=results["draws"]) for row in rows] for null in NULLS}
+        found = {null: [surrogate.Compared(*row["compared"][peel][str(rank)][null], n=results["draws"])
+                        for row in rows] for null in NULLS}
         table.append({"peeled": PEELS[peel], "rank": rank} | {
-            NULLS[null]: f"{median(c.z for c in some):+.1f} [{sum(c.z >= AUTHORS for c in some)}] x{median(c.real / c.mean for c in some):.2f}"
+            NULLS[null]: f"{median(c.z for c in some):+.1f} [{sum(c.z >= AUTHORS for c in some)}] "
+                         f"x{median(c.real / c.mean for c in some):.2f}"
             .replace(" ", "\u00a0") for null, some in found.items()})       # a field is not broken over lines
     return pd.DataFrame(table).set_index(["peeled", "rank"])
 
@@ -86,10 +95,12 @@ def moved(results: Mapping) -> pd.DataFrame:
     rows, table = of_collection(results, "max-of-4"), []
     for rank in ("1", "4"):
         kinds = {kind: [row["ablated"][rank][kind] for row in rows] for kind in ablation.ABLATIONS}
-        kinds |= {f"noise: {label}": [row["noised"][rank][null]["correct"] for row in rows] for null, label in NULLS.items()}
+        kinds |= {f"noise: {label}": [row["noised"][rank][null]["correct"] for row in rows]
+                  for null, label in NULLS.items()}
         for kind, right in kinds.items():
             change = [100 * (n - row["ablated"][rank]["itself"]) / row["total"] for n, row in zip(right, rows)]
-            table.append({"rank": int(rank), "in place of the rest": kind, "mean": f"{mean(change):+.4f}", "largest": f"{max(change, key=abs):+.4f}"})
+            table.append({"rank": int(rank), "in place of the rest": kind, "mean": f"{mean(change):+.4f}",
+                          "largest": f"{max(change, key=abs):+.4f}"})
     return pd.DataFrame(table).set_index(["rank", "in place of the rest"])
 
 
@@ -102,7 +113,8 @@ def their_reason(results: Mapping) -> plots.Picture:
         for axes, (collection, label) in zip(panels, kinds.items()):
             rows = of_collection(results, collection)
             columns = {"all": [z_of(row["compared"]["QK"]["1"]["haar"]) for row in rows]}
-            columns |= {name: [z_of(row["quarters"][i]) for row in rows] for i, name in enumerate(("lowest", "low", "high", "highest"))}
+            columns |= {name: [z_of(row["quarters"][i]) for row in rows]
+                        for i, name in enumerate(("lowest", "low", "high", "highest"))}
             rising = sum(top > bottom for top, bottom in zip(columns["highest"], columns["lowest"]))
             mid = _strips(axes, columns)
             axes.axhline(0, color="black", linewidth=0.8)
@@ -112,11 +124,13 @@ def their_reason(results: Mapping) -> plots.Picture:
             words.append(f"{label}: medians " + ", ".join(f"{name} {m:+.2f}" for name, m in mid.items())
                          + f"; the highest quarter above the lowest in {rising} of {len(rows)} models")
         panels[0].set_ylabel("standard deviations")
-    return plots.Picture(figure, "Strips of z of the largest row difference within each quarter of the keys. " + "; ".join(words) + ".")
+    return plots.Picture(figure, "Strips of z of the largest row difference within each quarter of the keys. "
+                         + "; ".join(words) + ".")
 
 
 def looseness(results: Mapping) -> Explorer:
-    """What each rung certifies over all models, against its looseness, its operations on the scores, and the whole proof's."""
+    """What each rung certifies over all models, against its looseness, its operations on the scores,
+    and the whole proof's."""
     rows = of_collection(results, "max-of-4")
     against = {"looseness": "bound over the true mean row difference", "scores": "operations spent on the scores",
                "flops": "operations of the whole proof"}
@@ -133,31 +147,38 @@ def looseness(results: Mapping) -> Explorer:
             x, y = [f[against_what] for f in found], [max(1 - share, 1e-5) for share in shares]
             plots.dots(axes, x, y, 7, plots.NOISE, 0.35)
             axes.plot(median(x), median(y), "D", color=plots.QK, markersize=8, markeredgecolor="white")
-            above = 5 + 10 * sum(word.endswith(" 0.0 percent") for word in words) if median(y) > 0.9 else 5 if i % 2 else -12
+            above = 5 + 10 * sum(word.endswith(" 0.0 percent")
+                                 for word in words) if median(y) > 0.9 else 5 if i % 2 else -12
             axes.annotate(rung.replace("_", " "), (median(x), median(y)), (8, above), annotation_clip=False, **NOTE)
             words.append(f"{LABELS[rung]}: {median(x):.3g}, {share_lo(median(shares), 1)} percent")
         plots.log_ticks(axes, plots.flops_label if against_what != "looseness" else lambda x, _: f"{x:g}")
         axes.set_xlim(axes.get_xlim()[0], 1.35 * axes.get_xlim()[1])
         axes.set_xlabel(f"{against[against_what]} (log scale)")
         nothing = sum(word.endswith(" 0.0 percent") for word in words)
-        axes.set_title(f"{len(rows)} models, {rank} direction{'s' * (rank != 1)} peeled: {nothing} of {len(RUNGS)} rungs certify nothing of most")
+        axes.set_title(f"{len(rows)} models, {rank} direction{'s' * (rank != 1)} peeled: "
+                       f"{nothing} of {len(RUNGS)} rungs certify nothing of most")
         head = f"from {words[0].split(', ')[-1]} to {words[-1].split(', ')[-1]}"
         return head, f"Scatter of certified share by {against[against_what]}, medians: {'; '.join(words)}."
 
     return explore(draw, {"against_what": "looseness", "rank": 1}, height=3.9, against_what=against, rank=[1, 4],
-                   hint="Against looseness the rungs lie on one curve. Then choose the whole proof: the coarse rungs are the long ones.")
+                   hint="Against looseness the rungs lie on one curve. Then choose the whole proof: "
+                        "the coarse rungs are the long ones.")
 
 
 def rungs(results: Mapping) -> pd.DataFrame:
     """Median z of every rung's bound over all models, at rank 1 and both sides peeled, by null."""
     rows = of_collection(results, "max-of-4")
     def text(rung: str, null: str) -> str:
-        return "invariant" if rung in surrogate.invariant(null, 4) else f"{median(z_of(row['rungs'][null][rung]) for row in rows):+.1f}"
-    return pd.DataFrame([{"bound": LABELS[rung]} | {NULLS[null]: text(rung, null) for null in NULLS} for rung in RUNGS]).set_index("bound")
+        if rung in surrogate.invariant(null, 4):
+            return "invariant"
+        return f"{median(z_of(row['rungs'][null][rung]) for row in rows):+.1f}"
+    return pd.DataFrame([{"bound": LABELS[rung]} | {NULLS[null]: text(rung, null) for null in NULLS}
+                         for rung in RUNGS]).set_index("bound")
 
 
 def with_noise(results: Mapping) -> pd.DataFrame:
-    """Certified shares of the networks with noise in place of the rest beside their own, by rung and rank: mean and spread."""
+    """Certified shares of the networks with noise in place of the rest beside their own, by rung and rank:
+    mean and spread."""
     rows, table = of_collection(results, "max-of-4"), []
     said = lambda shares: f"{share_lo(mean(shares))} ± {100 * stdev(shares):.2f}"
     for rank in ("1", "4"):
@@ -174,19 +195,22 @@ def mlp_rungs(results: Mapping, rank: int) -> pd.DataFrame:
     found, table = [row["ranks"][str(rank)] for row in rows], []
     for rung in RUNGS:
         shares = [f["proofs"][rung]["correct"] / row["total"] for f, row in zip(found, rows)]
-        table.append({"rung": LABELS[rung], "looseness": f"{median(f[rung] / f['exact'] for f in found):.3g}", "certified, median":
+        table.append({"rung": LABELS[rung], "looseness": f"{median(f[rung] / f['exact'] for f in found):.3g}",
+                      "certified, median":
                       share_lo(median(shares)) + "%", "mean": share_lo(mean(shares)) + "%",
                       "operations": short(median(f["proofs"][rung]["flops"] for f in found))})
     return pd.DataFrame(table).set_index("rung")
 
 
 def mlp_noise(results: Mapping) -> pd.DataFrame:
-    """True row differences of the MLP's rest beside those of turned factors, and pairs right with these: medians by collection and rank."""
+    """True row differences of the MLP's rest beside those of turned factors, and pairs right with these:
+    medians by collection and rank."""
     table = []
     for name, rank in [(name, rank) for name in ("pizza-59", "pizza-113") for rank in ("6", "12")]:
         found = [row["ranks"][rank] for row in results["mlps"] if row["name"].partition("/")[0] == name]
         true, turned = ([f[kind] for f in found] for kind in ("exact", "noise"))
-        table.append({"models": name, "rank": int(rank), "number": len(found), "true": f"{median(true):.3g}", "turned": f"{median(turned):.3g}",
+        table.append({"models": name, "rank": int(rank), "number": len(found), "true": f"{median(true):.3g}",
+                      "turned": f"{median(turned):.3g}",
                       "true over turned": f"{median(a / b for a, b in zip(true, turned)):.2f}",
                       "smaller in": sum(a < b for a, b in zip(true, turned)),
                       "right with noise": share_lo(median(f["noisy"] for f in found)) + "%"})
@@ -201,12 +225,14 @@ def causes(results: Mapping) -> pd.DataFrame:
         share = {rung: step["correct"] / row["total"] for rung, step in rungs.items()}
         noise = row["noised"]["1"]["haar"]["certified"]["exact"]
         steps = {"the model errs": 1 - row["ablated"]["1"]["itself"] / row["total"], "the kind of proof, scores known":
-                 row["ablated"]["1"]["itself"] / row["total"] - row["slack"][0], "the rest at its worst, were it noise": row["slack"][0] - noise,
+                 row["ablated"]["1"]["itself"] / row["total"] - row["slack"][0],
+                 "the rest at its worst, were it noise": row["slack"][0] - noise,
                  "structure: it is not noise": noise - share["exact"]}
         steps |= {f"slack: {LABELS[rung]}": share["exact"] - share[rung] for rung in RUNGS if rung != "exact"}
         for cause, points in steps.items():
             of.setdefault(cause, []).append(100 * points)
-    return pd.DataFrame([{"cause": cause, "mean": f"{mean(x):.3f}", "s.d.": f"{stdev(x):.3f}", "least": f"{min(x):.3f}", "most": f"{max(x):.3f}"}
+    return pd.DataFrame([{"cause": cause, "mean": f"{mean(x):.3f}", "s.d.": f"{stdev(x):.3f}",
+                          "least": f"{min(x):.3f}", "most": f"{max(x):.3f}"}
                          for cause, x in of.items()]).set_index("cause")
 
 
@@ -216,6 +242,6 @@ def slacks(results: Mapping) -> pd.DataFrame:
     table = []
     for i, slack in enumerate(results["slacks"]):
         shares = [row["slack"][i] for row in rows]
-        table.append({"slack": slack, "mean": digits_lo(mean(shares), 4), "s.d.": f"{stdev(shares):.4f}", "least": digits_lo(min(shares), 4),
-                      "most": digits_lo(max(shares), 4)})
+        table.append({"slack": slack, "mean": digits_lo(mean(shares), 4), "s.d.": f"{stdev(shares):.4f}",
+                      "least": digits_lo(min(shares), 4), "most": digits_lo(max(shares), 4)})
     return pd.DataFrame(table).set_index("slack")

@@ -26,13 +26,14 @@ from ..zoo import tables
 from .max_of_k import Survey
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
-OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram", "compact-spectral",
-                           "compact-frobenius"))
+OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram",
+                           "compact-spectral", "compact-frobenius"))
 COLOURS = {"separable": plots.OV, "exact": plots.TRUTH, "monte_carlo": plots.EU, "compact": plots.QK}
 
 
 def is_short(model: Model) -> bool:
-    """Whether sequences are short enough to be listed; for longer ones every proof takes a second or more, and fewer are drawn."""
+    """Whether sequences are short enough to be listed; for longer ones every proof takes a second or more,
+    and fewer are drawn."""
     return model.sizes["d_vocab"] ** model.sizes["n_ctx"] <= 2**32
 
 
@@ -44,10 +45,12 @@ class Proofs:
         listed = {s.id: s for s in mp.strategies(model)}
         self.ids = [id for id in OURS if id in listed and (is_short(model) or id.startswith(("separable", "monte")))]
         self.ranked = {id for id in self.ids if "qk_rank" in listed[id].parameters and id.startswith("compact")}
-        self.bound = lru_cache(maxsize=None)(lambda id, rank=None: mp.prove(model, id, rank if id in self.ranked else None))
+        self.bound = lru_cache(maxsize=None)(
+            lambda id, rank=None: mp.prove(model, id, rank if id in self.ranked else None))
 
     def ranks(self, id: str) -> list[int]:
-        return [r for r in RANKS if r <= min(self.model.sizes["d_model"], self.model.sizes["d_head"])] if id in self.ranked else []
+        return [r for r in RANKS if r <= min(self.model.sizes["d_model"],
+                                             self.model.sizes["d_head"])] if id in self.ranked else []
 
 
 def colour(id: str) -> str:
@@ -91,11 +94,13 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
         axes.plot(bound.flops, missing(bound), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
         best = max(papers, key=lambda b: b.correct)
         name = OURS[strategy] + (f", rank {rank}" if path else "")
-        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; the paper's best: {percent_lo(best.correct, best.total)}")
+        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; the paper's best: "
+                       f"{percent_lo(best.correct, best.total)}")
         note = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
         axes.annotate(f"{proofs.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
         axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
-        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best: {best}. "
+        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. "
+               f"The paper's best: {best}. "
                f"The truth is {100 * (1 - truth):.3f} percent.")
         return repr(bound), alt
 
@@ -103,16 +108,19 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
     strategy = strategy if strategy in proofs.ids else "separable"
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if proofs.ranks(strategy) else ("rank",),
-                   "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes exact. Then choose a compact "
+                   "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes "
+                   "exact. Then choose a compact "
                    "one and move its rank: below about 8 directions the rest is too large to bound.", height=3.9,
-                   fine={"rank": range(ranks[-1] + 1)} if proofs.ranked else None, strategy={id: OURS[id] for id in proofs.ids}, rank=ranks)
+                   fine={"rank": range(ranks[-1] + 1)} if proofs.ranked else None,
+                   strategy={id: OURS[id] for id in proofs.ids}, rank=ranks)
 
 
 def resolution(model: Model) -> Explorer:
     """The separable proof by groups of wrong tokens, buckets of keys, and how queries are taken."""
     groups, buckets = ((1, 2, 4, 6, 8, 12), (3, 4, 5, 6, 8, 12)) if is_short(model) else ((2, 6, 12), (4, 6, 8))
     queries = ("grouped", "each")
-    bounds = {(g, b, q): mp.prove(model, f"separable:groups={g},buckets={b},query={q}") for g in groups for b in buckets for q in queries}
+    bounds = {(g, b, q): mp.prove(model, f"separable:groups={g},buckets={b},query={q}") for g in groups
+              for b in buckets for q in queries}
     truth = 1 - Survey(model).truth
 
     def draw(figure, groups: int, buckets: int, queries: str):
@@ -126,21 +134,27 @@ def resolution(model: Model) -> Explorer:
         axes.plot([b.flops for b in line], [missing(b) for b in line], color=plots.OV, linewidth=1.2, marker=".")
         axes.plot(chosen.flops, missing(chosen), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
         axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.set_title(f"{groups} group{'s' * (groups > 1)} of wrong tokens, {buckets} buckets: {percent_lo(chosen.correct, chosen.total)} certified")
-        axes.annotate("the line: these buckets, every number of groups", (max(flops), max(map(missing, bounds.values()))), (0, 0),
-                      textcoords="offset points", ha="right", fontsize=8.5, color="#666666")
-        return repr(chosen), f"Scatter of certified share against length. {groups} groups, {buckets} buckets, queries {queries}: {chosen}."
+        axes.set_title(f"{groups} group{'s' * (groups > 1)} of wrong tokens, {buckets} buckets: "
+                       f"{percent_lo(chosen.correct, chosen.total)} certified")
+        axes.annotate("the line: these buckets, every number of groups",
+                      (max(flops), max(map(missing, bounds.values()))), (0, 0), textcoords="offset points", ha="right",
+                      fontsize=8.5, color="#666666")
+        return repr(chosen), (f"Scatter of certified share against length. {groups} groups, {buckets} buckets, "
+                              f"queries {queries}: {chosen}.")
 
     return explore(draw, {"groups": 6, "buckets": 6, "queries": "grouped"}, lambda **_: (),
-                   "Three buckets: whatever the groups, nearly nothing. Then six buckets and one group; then six groups. The last step is to take "
-                   "queries singly.", height=3.8, groups=groups, buckets=buckets, queries={"grouped": "in buckets", "each": "singly"})
+                   "Three buckets: whatever the groups, nearly nothing. Then six buckets and one group; "
+                   "then six groups. The last step is to take "
+                   "queries singly.", height=3.8, groups=groups, buckets=buckets,
+                   queries={"grouped": "in buckets", "each": "singly"})
 
 
 def terms_of(model: Model) -> Explorer:
     """What each token adds to the sum, for the hardest kinds of wrong token."""
     proof = Separable(exactly(paths_of(model)).centred(), Groups(4), model.sizes["d_vocab"])
     v, lay = model.sizes["d_vocab"], proof.lay
-    maxima = [round(v * share) for share in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)]             # with wrong tokens of every kind
+    # with wrong tokens of every kind
+    maxima = [round(v * share) for share in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)]
     wrong = {0: "m + 1", 1: "m - 1", 2: "other smaller", 3: "other larger"}
     stage = proof.each()
 
@@ -157,13 +171,18 @@ def terms_of(model: Model) -> Explorer:
         axes.set_xlabel("token in the first position")
         axes.set_ylabel(f"its term (copy of the maximum: {'1' if gain > 0 else '-1'})")
         axes.set_title(f"Maximum {maximum}: its own term is {gain:.3g}, the worst smaller token's {worst:.2g}")
-        alt = (f"Bars of the first position's term for maximum {maximum}, query {maximum // 2}, wrong tokens {wrong[wrong_token]}: "
-               f"the maximum adds {gain:.4g}, the worst token {worst:.4g}, {int((f < 0).sum())} of {maximum + 1} tokens take something away.")
-        return f"{int((f < 0).sum())} of {maximum + 1} tokens take something away, {others} of them meet in a sequence", alt
+        alt = (f"Bars of the first position's term for maximum {maximum}, query {maximum // 2}, wrong tokens "
+               f"{wrong[wrong_token]}: "
+               f"the maximum adds {gain:.4g}, the worst token {worst:.4g}, {int((f < 0).sum())} of {maximum + 1} "
+               "tokens take something away.")
+        taking = f"{int((f < 0).sum())} of {maximum + 1} tokens take something away"
+        return f"{taking}, {others} of them meet in a sequence", alt
 
     return explore(draw, {"maximum": maxima[2], "wrong_token": 1},
-                   lambda maximum, wrong_token: (), "Raise the maximum: its own term grows and the losses crowd just below it. Small "
-                   "maxima are where the network, and every proof of it, is weak.", height=3.4, maximum=maxima, wrong_token=wrong)
+                   lambda maximum, wrong_token: (), "Raise the maximum: its own term grows and the losses crowd just "
+                                                    "below it. Small "
+                   "maxima are where the network, and every proof of it, is weak.", height=3.4, maximum=maxima,
+                   wrong_token=wrong)
 
 
 def steps(model: Model) -> pd.DataFrame:
@@ -191,8 +210,9 @@ def averages(bounds: pd.DataFrame) -> pd.DataFrame:
     for id in [id for id in (*OURS, "cubic") if id in set(bounds.strategy)]:
         mine = bounds[bounds.strategy == id]
         share, flops = mine.accuracy_lower_bound, mine.flops
-        rows.append({"proof": id, "certified, mean": digits_lo(100 * mean(share), 2) + "%", "s.d.": f"{100 * stdev(share):.2f}",
-                     "worst model": digits_lo(100 * min(share), 1) + "%", "operations, median": short(median(flops)), "most": short(max(flops))})
+        rows.append({"proof": id, "certified, mean": digits_lo(100 * mean(share), 2) + "%",
+                     "s.d.": f"{100 * stdev(share):.2f}", "worst model": digits_lo(100 * min(share), 1) + "%",
+                     "operations, median": short(median(flops)), "most": short(max(flops))})
     return pd.DataFrame(rows).set_index("proof")
 
 
@@ -212,17 +232,21 @@ def every_model(bounds: pd.DataFrame) -> plots.Picture:
             plots.dots(axes, x, y, 5, c, 0.25)
             axes.plot(median(x), median(y), "D", color=c, markersize=8, markeredgecolor="white")
             side = {"monte_carlo": (-8, 4, "right"), "compact-gram": (4, -14, "right")}.get(id, (7, 3, "left"))
-            axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), side[:2], ha=side[2], textcoords="offset points", fontsize=8.5)
+            axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), side[:2], ha=side[2],
+                          textcoords="offset points", fontsize=8.5)
             medians[id] = 1 - median(y)
-            words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at {short(median(x))} operations")
+            words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at "
+                         f"{short(median(x))} operations")
         worst, cubic = min(share for id, share in medians.items() if id != "cubic"), medians["cubic"]
-        axes.set_title(f"{bounds.model.nunique()} models: ours from {digits_lo(100 * worst, 1)}%, the paper's best {digits_lo(100 * cubic, 1)}%")
-        return plots.Picture(figure, "Scatter of certified share against length over all Max-of-4 models. " + "; ".join(words) + ".")
+        axes.set_title(f"{bounds.model.nunique()} models: ours from {digits_lo(100 * worst, 1)}%, the paper's best "
+                       f"{digits_lo(100 * cubic, 1)}%")
+        return plots.Picture(figure, "Scatter of certified share against length over all Max-of-4 models. "
+                             + "; ".join(words) + ".")
 
 
-LARGER = {"max-of-4": "separable", "max-of-5": "separable:groups=12,buckets=12", "max-of-10": "separable:groups=12,buckets=12",
-          "max-of-20": "separable:groups=12,buckets=12", "max-of-4-v128": "separable:groups=24,buckets=16",
-          "max-of-4-v256": "separable:groups=24,buckets=16"}
+LARGER = {"max-of-4": "separable", "max-of-5": "separable:groups=12,buckets=12",
+          "max-of-10": "separable:groups=12,buckets=12", "max-of-20": "separable:groups=12,buckets=12",
+          "max-of-4-v128": "separable:groups=24,buckets=16", "max-of-4-v256": "separable:groups=24,buckets=16"}
 
 
 def larger() -> pd.DataFrame:
@@ -232,14 +256,15 @@ def larger() -> pd.DataFrame:
         bounds, sizes = tables.shipped(collection), mp.load(f"{collection}/0").sizes
         mine = bounds[bounds.strategy == strategy]
         rows.append({"models": collection, "inputs": f"{sizes['d_vocab']}^{sizes['n_ctx']}", "number": len(mine),
-                     "certified, mean": digits_lo(100 * mean(mine.accuracy_lower_bound), 2) + "%", "accuracy, mean": f"{100 * mean(mine.truth):.2f}%",
+                     "certified, mean": digits_lo(100 * mean(mine.accuracy_lower_bound), 2) + "%",
+                     "accuracy, mean": f"{100 * mean(mine.truth):.2f}%",
                      "largest gap": f"{100 * max(mine.truth - mine.accuracy_lower_bound):.2f} points",
-                     "operations, median": short(median(mine.flops)),
-                     "seconds, median": f"{median(mine.seconds):.2g}"})
+                     "operations, median": short(median(mine.flops)), "seconds, median": f"{median(mine.seconds):.2g}"})
     return pd.DataFrame(rows).set_index("models")
 
 
-def without_moving_the_mean(model: Model, settings: Sequence[tuple[int, int, bool]] = ((1, 9, False), (6, 8, False), (8, 9, True))) -> pd.DataFrame:
+def without_moving_the_mean(model: Model, settings: Sequence[tuple[int, int, bool]]
+                            = ((1, 9, False), (6, 8, False), (8, 9, True))) -> pd.DataFrame:
     """The same proofs with and without moving the direct path's mean into the votes."""
     from ..max_of_k.separable import count
     circuits, total = exactly(paths_of(model)), model.sizes["d_vocab"] ** model.sizes["n_ctx"]

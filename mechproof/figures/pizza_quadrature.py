@@ -23,7 +23,8 @@ from ..proof.names import STRATEGIES, labels
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
 SHARP, SOFT, MARK = plots.QK, plots.OV, plots.CHOICE
-IN_VIEW = 24                                                             # seeds of p = 113 below were known when rank and doors were chosen
+# seeds of p = 113 below were known when rank and doors were chosen
+IN_VIEW = 24
 
 
 class Survey:
@@ -58,25 +59,31 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     def draw(figure, strategy: str, rank: int):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         for path in paths.values():
-            axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], ".-", color=plots.PALE, linewidth=1)
+            axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], ".-",
+                      color=plots.PALE, linewidth=1)
         path, bound = paths[strategy], survey.bound(strategy, rank)
-        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=SHARP, linewidth=1.6, marker=".")
+        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=SHARP,
+                  linewidth=1.6, marker=".")
         axes.plot([bound.flops], [bound.accuracy_lower_bound], "o", color=MARK, markersize=12, markeredgecolor="black")
         truth = survey.brute.accuracy_lower_bound
         axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
         axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.annotate(trying, (survey.brute.flops, truth), (0, -16), textcoords="offset points", ha="center", fontsize=8.5)
+        axes.annotate(trying, (survey.brute.flops, truth), (0, -16), textcoords="offset points",
+                      ha="center", fontsize=8.5)
         axes.set_ylim(-0.03, 1.09)
         plots.percent_axis(axes.yaxis, "pairs certified")
         plots.flops_axis(axes, low, high)
         times = survey.brute.flops / bound.flops
-        axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} of {trying}")
-        alt = (f"Certified pairs against proof length for {survey.model.name}. {LABELS[strategy]} at rank {rank}: {bound}, 1/{times:.1f} of "
+        axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} "
+                       f"of {trying}")
+        alt = (f"Certified pairs against proof length for {survey.model.name}. {LABELS[strategy]} at rank {rank}: "
+               f"{bound}, 1/{times:.1f} of "
                f"the {short(survey.brute.flops, 'FLOP')} of trying every pair.")
         return repr(bound), alt
 
     return explore(draw, {"strategy": strategy, "rank": rank}, height=3.7, strategy=LABELS, rank=ranks,
-                   hint="Take the rank down: with each pair of directions a key goes, until nothing can be told. Then change the strategy: what the "
+                   hint="Take the rank down: with each pair of directions a key goes, until nothing can be told. Then "
+                        "change the strategy: what the "
                         "first three have to call error, the wheel adds up exactly.")
 
 
@@ -86,7 +93,8 @@ def neuron(survey: Survey) -> Explorer:
     chosen = {}
     for k in survey.keys:
         mine = (survey.neurons.key == k).nonzero().flatten()
-        for place, i in zip(("loudest", "middle"), mine[weight[mine].argsort(descending=True)][[0, len(mine) // 2]].tolist()):
+        for place, i in zip(("loudest", "middle"),
+                            mine[weight[mine].argsort(descending=True)][[0, len(mine) // 2]].tolist()):
             chosen[f"{place} of key {k}"] = i
     p = survey.p
 
@@ -108,10 +116,12 @@ def neuron(survey: Survey) -> Explorer:
         plots.token_map(right, x, "What passes the ReLU", r"$\kappa h$, in p-ths of a turn", r"$\kappa g$", bar="")
         form = r * (angle.cos() + t * (1 - (2 * angle).cos()))
         left_over = float(1 - (H - form).square().sum() / (H - H.mean()).square().sum())
-        alt = f"Neuron {i}, key {k}: amplitude {r:.2f}, t {t:.3f}; the two-term form explains {100 * left_over:.2f} percent of its input's variance."
+        alt = (f"Neuron {i}, key {k}: amplitude {r:.2f}, t {t:.3f}; "
+               f"the two-term form explains {100 * left_over:.2f} percent of its input's variance.")
         return f"neuron {i} · key {k} · {100 * left_over:.2f}% of its variance in two terms", alt
 
-    return explore(draw, which=list(chosen), hint="The points are the trained neuron, the curve has two numbers and a phase. Compare keys.")
+    return explore(draw, which=list(chosen), hint="The points are the trained neuron, the curve has two numbers and a "
+                                                  "phase. Compare keys.")
 
 
 RULES = (3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)
@@ -143,11 +153,14 @@ def rectangles(seed: int) -> Explorer:
         axes.set_title(f"{nodes} rectangles give {got:+.3f}, the integral is {true:+.3f}")
         alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: "
                f"sum {got:.4f}, integral {true:.4f}. "
-               f"Proved for every s and c: error at most {worst['boxes']:.3f} by boxes, {worst['moments']:.3f} by moments, in units of the answer.")
-        return f"error at most {worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments, for every s and c", alt
+               f"Proved for every s and c: error at most {worst['boxes']:.3f} by boxes, {worst['moments']:.3f} by "
+               "moments, in units of the answer.")
+        by = f"{worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments"
+        return f"error at most {by}, for every s and c", alt
 
     return explore(draw, {"nodes": 12}, nodes=RULES, jitter=[0, 30, 100], difference=[0, 2, 3, 6],
-                   hint="Even nodes leave next to no error; boxes do not see it, moments do. Jitter makes both pay. At a difference of 3 "
+                   hint="Even nodes leave next to no error; boxes do not see it, moments do. Jitter makes both pay. At "
+                        "a difference of 3 "
                         "twelfths of a turn the integral is zero: a wrong answer.")
 
 
@@ -164,13 +177,15 @@ def blind_spot(survey: Survey) -> Explorer:
         axes.plot(theta, total - linear, color=SOFT, linestyle=":", linewidth=1.3)
         axes.plot(theta, linear, color=plots.EU, linestyle="--", linewidth=1.3)
         axes.plot(theta, total, color=SHARP, linewidth=2)
-        for i, (name, colour, style) in enumerate((("folded half", SOFT, ":"), ("linear half", plots.EU, "--"), ("together", SHARP, "-"))):
+        for i, (name, colour, style) in enumerate((("folded half", SOFT, ":"), ("linear half", plots.EU, "--"),
+                                                   ("together", SHARP, "-"))):
             axes.plot([0.05 + 0.9 * i, 0.2 + 0.9 * i], [0.245, 0.245], color=colour, linestyle=style, linewidth=1.6)
             axes.text(0.25 + 0.9 * i, 0.245, name, color=colour, fontsize=8.5, va="center")
         for j, k in enumerate(survey.keys):
             here = fourier.turn(k * torch.arange(survey.measured.A.shape[1]), p) % pi
             direct = 2 * survey.measured.s[j] * (2 * here).cos()
-            axes.plot(here, (survey.measured.A[j] - direct) / survey.measured.R[j], ".", color=plots.NOISE, markersize=3, alpha=0.6)
+            axes.plot(here, (survey.measured.A[j] - direct) / survey.measured.R[j], ".", color=plots.NOISE,
+                      markersize=3, alpha=0.6)
         axes.set_xlabel(r"$\theta = \kappa (a - b)/2$")
         axes.set_ylabel("amplitude over R")
         axes.set_ylim(-0.12, 0.26)
@@ -178,12 +193,15 @@ def blind_spot(survey: Survey) -> Explorer:
         best, top = amplitude.flattest()
         axes.set_title(f"t = {value:.3f}: the floor is {100 * found:.0f}% of the peak")
         own = float((survey.measured.t * survey.measured.R).sum() / survey.measured.R.sum())
-        alt = (f"Amplitude along theta at t = {value:.3f}: smallest over largest {found:.3f}; highest possible {top:.4f} at t = {best:.4f}; "
+        alt = (f"Amplitude along theta at t = {value:.3f}: smallest over largest {found:.3f}; "
+               f"highest possible {top:.4f} at t = {best:.4f}; "
                f"the neurons of {survey.model.name} have {own:.3f} on average.")
-        return f"floor {100 * found:.1f}% · flattest {100 * top:.2f}% at t = {best:.4f} · this model's neurons {own:.3f}", alt
+        floors = f"floor {100 * found:.1f}% · flattest {100 * top:.2f}% at t = {best:.4f}"
+        return f"{floors} · this model's neurons {own:.3f}", alt
 
     return explore(draw, {"t": 0}, t={i: f"{i / 1000:.2f}" for i in range(0, 201, 10)},
-                   hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. Raise t until the floor is flat. "
+                   hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. Raise t until "
+                        "the floor is flat. "
                         "The grey points are the trained model.")
 
 
@@ -194,7 +212,8 @@ def phases(survey: Survey) -> plots.Picture:
         for j, k in enumerate(survey.keys[:4]):
             axes = figure.add_axes((0.08 + 0.235 * j, 0.18, 0.2, 0.62))
             mine = survey.neurons.key == k
-            axes.plot((2 * survey.neurons.phi[mine]) % (2 * pi), survey.neurons.psi[mine] % (2 * pi), ".", color=SHARP, markersize=3)
+            axes.plot((2 * survey.neurons.phi[mine]) % (2 * pi), survey.neurons.psi[mine] % (2 * pi), ".",
+                      color=SHARP, markersize=3)
             axes.plot([0, 2 * pi], [0, 2 * pi], color=plots.TRUTH, linestyle="--", linewidth=0.8)
             axes.set_title(f"key {k}: {int(mine.sum())} neurons", fontsize=9)
             axes.set_xticks([0, pi, 2 * pi], ["0", "π", "2π"])
@@ -203,7 +222,8 @@ def phases(survey: Survey) -> plots.Picture:
             if j == 0:
                 axes.set_ylabel(r"$\psi$")
     apart = fourier.phase_gap(survey.neurons)
-    return plots.Picture(figure, f"Output phase against twice the input phase, key by key, on the diagonal: off by {apart:.3f} rad on average.")
+    return plots.Picture(figure, "Output phase against twice the input phase, key by key, on the diagonal: "
+                                 f"off by {apart:.3f} rad on average.")
 
 
 def error_budget(survey: Survey) -> Explorer:
@@ -223,10 +243,12 @@ def error_budget(survey: Survey) -> Explorer:
         total = found["bias"] + found["harmonics"] + found["leftovers"] + found["moments"]
         axes.set_title(f"The pieces sum to {total:.2f}, the error is {found['true']:.2f}")
         listed = ", ".join(f"{name} {found[name]:.3f}" for name in (*quadrature.PIECES, "true", "naive"))
-        return f"{total:.2f} with moments · naive {found['naive']:.1f} · true {found['true']:.2f}", f"Bars of error pieces of key {key}: {listed}."
+        head = f"{total:.2f} with moments · naive {found['naive']:.1f} · true {found['true']:.2f}"
+        return head, f"Bars of error pieces of key {key}: {listed}."
 
     return explore(draw, {"key": survey.keys[0], "terms": 80}, key=list(survey.keys),
-                   terms=[3, 6, 12, 40, 80, 200], hint="Bias and harmonics alone exceed what a proof can bear: the paper counts them as error. More "
+                   terms=[3, 6, 12, 40, 80, 200], hint="Bias and harmonics alone exceed what a proof can bear: "
+                                                       "the paper counts them as error. More "
                    "terms help the rule, and the rule is not the problem.")
 
 
@@ -239,17 +261,20 @@ def certified_map(survey: Survey, rank: int) -> Explorer:
     @cache
     def proved(clusters: int, alone: int) -> tuple[Bound, torch.Tensor]:
         bound = mp.prove(survey.model, f"moments:clusters={clusters},alone={alone},rank={rank}")
-        covered = [[bound.covers([int(a), int(b)]) for a, b in zip(*rows)] for rows in zip(at.a.tolist(), at.b.tolist())]
+        covered = [[bound.covers([int(a), int(b)]) for a, b in zip(*rows)]
+                   for rows in zip(at.a.tolist(), at.b.tolist())]
         return bound, torch.tensor(covered)
 
     def draw(figure, clusters: int, exact_neurons: int):
         bound, covered = proved(clusters, exact_neurons)
         axes = figure.add_axes((0.1, 0.17, 0.86, 0.68))
-        axes.imshow(covered.double(), cmap="Blues", vmin=0, vmax=1.4, aspect="auto", interpolation="none", origin="lower")
+        axes.imshow(covered.double(), cmap="Blues", vmin=0, vmax=1.4, aspect="auto",
+                    interpolation="none", origin="lower")
         axes.grid(False)
         axes.set_xlabel("h = (a + b)/2")
         axes.set_ylabel("g = (a - b)/2")
-        axes.set_title(f"{percent_lo(bound.correct, bound.total)} of the pairs, with {exact_neurons} of {n} neurons one by one")
+        axes.set_title(f"{percent_lo(bound.correct, bound.total)} of the pairs, with {exact_neurons} of {n} neurons "
+                       "one by one")
         alt = f"Map of certified pairs with {clusters} clusters a key and {exact_neurons} exact neurons: {bound}."
         return repr(bound), alt
 
@@ -271,9 +296,11 @@ def why_several_keys(survey: Survey) -> Explorer:
         axes.set_ylim(0, 2.05 * float(A.sum()))
         axes.set_xlabel(r"wrong answer, $\delta = c - s$")
         axes.set_ylabel("margin (logits)")
-        axes.set_title(f"{keys} key{'s' if keys > 1 else ''}: the nearest wrong answer is {float(margin[low]):.1f} logits away")
-        return f"smallest margin {float(margin[low]):.2f} logits at δ = {int(delta[low])}", \
-            f"Margin by wrong answer with {keys} keys of {survey.model.name}: smallest {float(margin[low]):.2f} at delta {int(delta[low])}."
+        axes.set_title(f"{keys} key{'s' if keys > 1 else ''}: the nearest wrong answer is {float(margin[low]):.1f} "
+                       "logits away")
+        least, at = float(margin[low]), int(delta[low])
+        return f"smallest margin {least:.2f} logits at δ = {at}", (
+            f"Margin by wrong answer with {keys} keys of {survey.model.name}: smallest {least:.2f} at delta {at}.")
 
     return explore(draw, {"keys": 1}, keys=list(range(1, len(survey.keys) + 1)),
                    hint="One wave has wrong answers next to its top. Each further key lifts the lowest.")
@@ -281,7 +308,8 @@ def why_several_keys(survey: Survey) -> Explorer:
 
 def training(notes: Sequence[Mapping]) -> Explorer:
     """What of the mechanism is there at which step of one run."""
-    names = {"t": "t of the neurons", "phase_gap": "|psi - 2 phi| (rad)", "floor": "floor of the amplitude", "wrong": "wrong pairs"}
+    names = {"t": "t of the neurons", "phase_gap": "|psi - 2 phi| (rad)", "floor": "floor of the amplitude",
+             "wrong": "wrong pairs"}
 
     def draw(figure, quantity: str):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
@@ -291,7 +319,8 @@ def training(notes: Sequence[Mapping]) -> Explorer:
             axes.set_yscale("symlog")
         if quantity == "t":
             axes.axhline(amplitude.flattest()[0], color=plots.TRUTH, linestyle="--", linewidth=1)
-            axes.annotate("flattest", (steps[-1], amplitude.flattest()[0]), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
+            axes.annotate("flattest", (steps[-1], amplitude.flattest()[0]), (0, 4), textcoords="offset points",
+                          ha="right", fontsize=8.5)
             axes.set_ylim(-0.02, 0.2)
         axes.set_xlabel("training step")
         axes.set_ylabel(names[quantity])
@@ -311,33 +340,41 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
     with plots.house():
         axes = figure.add_axes((0.1, 0.22, 0.87, 0.64))
         for x, name in enumerate(groups):
-            values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
-            axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".", color=SHARP, alpha=0.45, markersize=5)
+            values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"])
+                      if 0.1 * sum(r["R"]) < R]
+            axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".",
+                      color=SHARP, alpha=0.45, markersize=5)
             axes.plot([x - 0.3, x + 0.3], [median(values)] * 2, color=SHARP, linewidth=2.5)
         axes.axhline(amplitude.flattest()[0], color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
-        axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups], fontsize=8.5)
+        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4),
+                      textcoords="offset points", ha="right", fontsize=8.5)
+        axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups],
+                        fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")
         everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
         under = sum(t < amplitude.flattest()[0] for t in everything) / len(everything)
         axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
-    return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median {median(everything):.3f}, "
+    return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: "
+                                 f"median {median(everything):.3f}, "
                                  f"flattest {amplitude.flattest()[0]}.")
 
 
 def right_everywhere(rows: Sequence[Mapping], collection: str) -> list[Mapping]:
     """The models of a collection that brute force certifies on every pair."""
-    return [r for r in rows if r["collection"] == collection and r["proofs"]["brute_force"]["correct"] == r["proofs"]["brute_force"]["total"]]
+    return [r for r in rows if r["collection"] == collection and r["proofs"]["brute_force"]["correct"]
+            == r["proofs"]["brute_force"]["total"]]
 
 
 def certified(rows: Sequence[Mapping], id: str, share: float, ratio: float) -> int:
     """How many models a strategy certifies on this share of pairs in at most 1/ratio of brute force's operations."""
     proofs = [(r["proofs"][id], r["proofs"]["brute_force"]["flops"]) for r in rows]
-    return sum(proof["correct"] >= share * proof["total"] and proof["flops"] * ratio <= brute for proof, brute in proofs)
+    return sum(proof["correct"] >= share * proof["total"] and proof["flops"] * ratio <= brute
+               for proof, brute in proofs)
 
 
 def reached(rows: Sequence[Mapping]):
-    """How many models of p = 113 reach a share of the pairs in a part of brute force's operations, as a pandas table."""
+    """How many models of p = 113 reach a share of the pairs in a part of brute force's operations,
+    as a pandas table."""
     import pandas
     trained, polished = (right_everywhere(rows, name) for name in ("pizza-113", "pizza-113-polished"))
     groups = {"in view when the setting was chosen": [r for r in trained if r["seed"] < IN_VIEW],
@@ -345,7 +382,8 @@ def reached(rows: Sequence[Mapping]):
               "polished, three keys": [r for r in polished if len(r["keys"]) == 3],
               "polished, more keys": [r for r in polished if len(r["keys"]) > 3]}
     marks = [("wheel", 0.995, 15), ("wheel", 0.995, 20), ("wheel", 1, 20), ("wheel-short", 1, 30)]
-    return pandas.DataFrame([{"models": name, "number": len(some)} | {f"{100 * share:g}% at 1/{ratio} ({id})": certified(some, id, share, ratio)
+    return pandas.DataFrame([{"models": name, "number": len(some)}
+                             | {f"{100 * share:g}% at 1/{ratio} ({id})": certified(some, id, share, ratio)
                               for id, share, ratio in marks} for name, some in groups.items()]).set_index("models")
 
 
@@ -367,21 +405,24 @@ def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel
 def budgets(rows: Sequence[Mapping]):
     """The paper's pieces over models: mean, spread, smallest and largest, as a pandas table."""
     import pandas
-    return pandas.DataFrame([{"piece": name} | {f.__name__: f"{f([r['budget'][name] for r in rows]):.3f}" for f in (mean, stdev, min, max)}
+    return pandas.DataFrame([{"piece": name} | {f.__name__: f"{f([r['budget'][name] for r in rows]):.3f}"
+                                                for f in (mean, stdev, min, max)}
                              for name in (*quadrature.PIECES, "naive", "true")]).set_index("piece")
 
 
 def forms(rows: Sequence[Mapping]):
     """R^2 of the three closed forms over models, as a pandas table."""
     import pandas
-    return pandas.DataFrame([{"form": name} | {f.__name__: f"{f([r['r2'][name] for r in rows]):.4f}" for f in (median, min, max)}
+    return pandas.DataFrame([{"form": name} | {f.__name__: f"{f([r['r2'][name] for r in rows]):.4f}"
+                                               for f in (median, min, max)}
                              for name in ("pizza", "flattest", "fitted")]).set_index("form")
 
 
 def _by_size(rows: Sequence[Mapping], id: str) -> dict[int, float]:
     """Median operations of a strategy at each p, over models with 512 neurons."""
     wide = [r for r in rows if r["sizes"]["d_mlp"] == 512]
-    return {p: median(r["proofs"][id]["flops"] for r in wide if r["sizes"]["p"] == p) for p in sorted({r["sizes"]["p"] for r in wide})}
+    return {p: median(r["proofs"][id]["flops"] for r in wide if r["sizes"]["p"] == p)
+            for p in sorted({r["sizes"]["p"] for r in wide})}
 
 
 def _power(flops: Mapping[int, float]) -> tuple[float, float]:
@@ -395,7 +436,8 @@ def exponents(rows: Sequence[Mapping], ids: Sequence[str] = ("brute_force", "exa
     table = []
     for id in ids:
         flops = _by_size(rows, id)
-        table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in flops.items()} | {"fit": f"p^{_power(flops)[0]:.2f}"})
+        table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in flops.items()}
+                     | {"fit": f"p^{_power(flops)[0]:.2f}"})
     return pandas.DataFrame(table).set_index("strategy")
 
 

@@ -1,8 +1,8 @@
 """The fault behind the book's page "How a proof went wrong": a network, ten numbers of advice, and the count as it was.
 
-Problem: a theorem was false, by ten numbers of advice that are finite, and the program that proved it is gone.  Idea: what was wrong with it
-was one rule, that a term of +inf stands for a choice that does not exist, so that no combination with it is listed; the rest of the
-proof is as it was, and counting its cells by that rule gives what it said.
+Problem: a theorem was false, by ten numbers of advice that are finite, and the program that proved it is gone.  Idea:
+what was wrong with it was one rule, that a term of +inf stands for a choice that does not exist, so that no combination
+with it is listed; the rest of the proof is as it was, and counting its cells by that rule gives what it said.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ WAYS = {f"{id}:ov={tier},ov_rank=1": f"{names.TIERS[tier].label}, {names.STRATEG
 def network(n_ctx: int = 10) -> Model:
     """So many tokens out of four; whatever they are, the answer is 0."""
     W_U = torch.tensor([[3.0, 0, 0, 0]] * 4 + [[0, 0, 0, 2.0]])
-    weights = {"W_E": torch.eye(4, 5), "W_pos": torch.zeros(n_ctx, 5), "W_Q": torch.zeros(5, 1), "W_K": torch.zeros(5, 1),
-               "W_V": torch.tensor([[0, 0.01, 0.01, 0.01, 0]]).T, "W_O": torch.full((1, 5), 0.01), "W_U": W_U}
+    weights = {"W_E": torch.eye(4, 5), "W_pos": torch.zeros(n_ctx, 5), "W_Q": torch.zeros(5, 1),
+               "W_K": torch.zeros(5, 1), "W_V": torch.tensor([[0, 0.01, 0.01, 0.01, 0]]).T,
+               "W_O": torch.full((1, 5), 0.01), "W_U": W_U}
     return zoo.model_from_tensors("always-0", weights)
 
 
@@ -55,7 +56,8 @@ def advice(way: str, largest: float) -> Advice:
     """One direction for the table of votes: the rest stays small, and the part along it is a product of this number."""
     strategy, parameters = parse_id(way, mp.strategies(network()))
     small, large = sorted(strategy.advice(parameters))
-    return {small: torch.full((5, 1), SMALL, dtype=torch.float64), large: torch.tensor([[0.0, 0, 0, 0, largest]], dtype=torch.float64).T}
+    return {small: torch.full((5, 1), SMALL, dtype=torch.float64),
+            large: torch.tensor([[0.0, 0, 0, 0, largest]], dtype=torch.float64).T}
 
 
 def certified_now(way: str, largest: float) -> int:
@@ -67,12 +69,14 @@ def left_open(way: str, largest: float) -> tuple[Separable, bool, Stage, Ledger,
     """The proof, whether its rows are single queries, its last stage, and what that leaves open."""
     _, parameters = parse_id(way, mp.strategies(network()))
     known = circuits(Paths(network()), advice(way, largest), parameters)
-    proof, each = Separable(known.centred(), Groups(parameters["groups"]), parameters["buckets"]), bool(parameters["query"])
+    proof = Separable(known.centred(), Groups(parameters["groups"]), parameters["buckets"])
+    each = bool(parameters["query"])
     return proof, each, *refine(proof, each)
 
 
 def certified_before(way: str, largest: float) -> int:
-    """What it certified when +inf meant "no such choice": all sequences, less those listed.  Complexity: O(b^(K-1)) a cell."""
+    """What it certified when +inf meant "no such choice": all sequences, less those listed.
+    Complexity: O(b^(K-1)) a cell."""
     proof, each, stage, book, cells = left_open(way, largest)
     copies, lost = torch.ones_like(proof.lay.m) if each else proof.lay.size.flatten(), 0
     for row in book.r.unique().tolist():
@@ -96,7 +100,8 @@ def as_listed(cells: Cells, c: int) -> Tensor:
 
 
 def sequences(size: Tensor, positions: int, need: bool) -> Tensor:
-    """How many sequences every combination of buckets stands for; where the query is not the maximum, another token has to be it."""
+    """How many sequences every combination of buckets stands for; where the query is not the maximum,
+    another token has to be it."""
     inputs, held = torch.ones(1, dtype=torch.long), torch.tensor([not need])
     for _ in range(positions):
         inputs, held = (inputs[:, None] * size).flatten(), (held[:, None] | (torch.arange(len(size)) == 0)).flatten()
@@ -106,16 +111,20 @@ def sequences(size: Tensor, positions: int, need: bool) -> Tensor:
 def one_number(largest: float, way: str) -> Explorer:
     """Certified share by the size of one number of the advice, as it was and as it is."""
     before, now = ({x: count(way, x) for x in LARGEST} for count in (certified_before, certified_now))
-    places = {x: i for i, x in enumerate(LARGEST)}                       # step by step, the largest first: all that happens happens there
+    # step by step, the largest first: all that happens happens there
+    places = {x: i for i, x in enumerate(LARGEST)}
 
     def draw(figure, largest: float):
         axes = figure.add_axes((0.11, 0.17, 0.86, 0.7))
-        for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13, "as it was: +inf means that there is no such choice"),
+        for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13,
+                                                     "as it was: +inf means that there is no such choice"),
                                                     (now, plots.QK, "s-", 0.05, "as it is")):
-            axes.plot(places.values(), [found[x] / total() for x in LARGEST], style, color=colour, markersize=4, linewidth=1.4)
+            axes.plot(places.values(), [found[x] / total() for x in LARGEST], style, color=colour,
+                      markersize=4, linewidth=1.4)
             axes.annotate(words, (2.2, height), color=colour, fontsize=8.5)
         axes.axhline(right() / total(), color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.plot([places[largest]] * 2, [found[largest] / total() for found in (before, now)], "o", color=plots.CHOICE, markersize=8, zorder=3)
+        axes.plot([places[largest]] * 2, [found[largest] / total() for found in (before, now)], "o",
+                  color=plots.CHOICE, markersize=8, zorder=3)
         axes.set_ylim(-0.02, 1)
         axes.set_xticks(range(len(LARGEST)), [f"{x:g}".replace("+", "") for x in LARGEST])
         axes.tick_params(axis="x", labelsize=8.5)
@@ -124,7 +133,8 @@ def one_number(largest: float, way: str) -> Explorer:
         was, is_ = (percent_lo(found[largest], total()) for found in (before, now))
         axes.set_title(f"{was} were certified; right is {short_int(right())} of {short_int(total())} inputs")
         return (f"{largest:g}: {was} certified as it was, {is_} as it is",
-                f"Certified share against the largest number of the advice. At {largest:g}, {WAYS[way]}: {was} certified as it was, {is_} as it is, "
+                f"Certified share against the largest number of the advice. At {largest:g}, {WAYS[way]}: "
+                f"{was} certified as it was, {is_} as it is, "
                 f"of {short_int(total())} inputs, {short_int(right())} of which is right.")
 
     return explore(draw, largest=LARGEST, start={"largest": largest},
@@ -135,7 +145,8 @@ def table_of_votes(way: str, largest: float) -> pd.DataFrame:
     """The table as the proof knows it (a row a token, a column a logit)."""
     _, parameters = parse_id(way, mp.strategies(network()))
     table = circuits(Paths(network()), advice(way, largest), parameters).OV.table
-    frame = pd.DataFrame(table.mid.tolist(), index=[f"token {k}" for k in range(4)], columns=[f"logit {i}" for i in range(4)])
+    frame = pd.DataFrame(table.mid.tolist(), index=[f"token {k}" for k in range(4)],
+                         columns=[f"logit {i}" for i in range(4)])
     return frame.assign(radius=float(table.rad)).map(lambda x: f"{x:.2g}")
 
 
@@ -153,5 +164,6 @@ def who_said_what(way: str, largest: float, asked: int = 100) -> pd.DataFrame:
 def what_it_costs() -> pd.DataFrame:
     """Operations and seconds of checks with their books, over those of the program before it had any."""
     rows = zoo.results("guards")["rows"]
-    return pd.DataFrame({"operations": [f"x{row['operations']:.3f}" for row in rows], "time": [f"x{row['seconds']:.2f}" for row in rows]},
+    return pd.DataFrame({"operations": [f"x{row['operations']:.3f}" for row in rows],
+                         "time": [f"x{row['seconds']:.2f}" for row in rows]},
                         index=pd.Index([f"{row['model']} · {row['strategy']}" for row in rows], name="check"))

@@ -1,7 +1,8 @@
 """Your own model: a field for the path of a file, and what can be proved about it.
 
-Problem: a chapter is about models that ship; a reader has others.  Idea: every strategy that a family lists runs on any file with its
-tensors, so a field and a button are enough; on a page, which has no kernel, the table of a shipped model stands in its place.
+Problem: a chapter is about models that ship; a reader has others.  Idea: every strategy that a family lists runs on
+any file with its tensors, so a field and a button are enough; on a page, which has no kernel, the table of a shipped
+model stands in its place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from ..proof import proving
 from ..proof.bound import Bound
 from ..proof.family import InputError
 
-CHEAP = 10**8                                                            # predicted operations up to which a strategy is tried
+# predicted operations up to which a strategy is tried
+CHEAP = 10**8
 COMMAND = "python -m mechproof prove FILE.safetensors --strategy all"
 
 
@@ -26,11 +28,13 @@ class Yours:
         self.name, self.chosen = name, strategies
 
     def bounds(self, name: str, **said: str) -> list[tuple[str, Bound]]:
-        """What is proved of the model and by what (label, bound), the strongest first.  Errors: InputError, as `load` and `prove`."""
+        """What is proved of the model and by what (label, bound), the strongest first.
+        Errors: InputError, as `load` and `prove`."""
         model = zoo.load(name.strip(), **said)
         listed = {s.id: s for s in proving.strategies(model)}
         ids = [id for id in self.chosen if id in listed] or [id for id, s in listed.items() if s.cost <= CHEAP]
-        return sorted(((listed[id].label, proving.prove(model, id)) for id in ids), key=lambda found: (-found[1].correct, found[1].flops))
+        return sorted(((listed[id].label, proving.prove(model, id)) for id in ids),
+                      key=lambda found: (-found[1].correct, found[1].flops))
 
     def text(self, name: str, **said: str) -> str:
         """A line a bound, or the one line that says what is wrong with the file."""
@@ -45,7 +49,8 @@ class Yours:
     def widget(self):
         """A field, a button and the table, with core ipywidgets."""
         import ipywidgets as widgets
-        field, button, out = widgets.Text(self.name, description="model"), widgets.Button(description="prove"), widgets.HTML()
+        field, button = widgets.Text(self.name, description="model"), widgets.Button(description="prove")
+        out = widgets.HTML()
         plain = widgets.Checkbox(False, description="my file has one head and no normalization", indent=False)
 
         def show(_=None):

@@ -46,7 +46,8 @@ class Cells:
 
     @cached_property
     def slack(self) -> Tensor:
-        """No sum of own and one f a position, in any order, is further than this from the real one; not finite if one of them is not."""
+        """No sum of own and one f a position, in any order, is further than this from the real one;
+        not finite if one of them is not."""
         n, own, f = self.positions, self.own, self.f
         return _up(own.rad + n * f.rad + 4 * (n + 2) * U * _up(own.mag + n * f.mag))
 
@@ -60,11 +61,13 @@ class Cells:
         low = self.f.mid.amin(2)
         least = self.own.mid + low.sum(1) * (self.positions // self.f.shape[1])
         with_maximum = least + (self.f.mid[:, :, 0] - low).amin(1)
-        sure = torch.where(self.need, with_maximum, least) > 2 * self.slack              # up to own + 3 f in between: twice the slack
+        # up to own + 3 f in between: twice the slack
+        sure = torch.where(self.need, with_maximum, least) > 2 * self.slack
         return sure & self.known
 
     def __getitem__(self, index: Tensor) -> Cells:
-        return Cells(self.own[index], self.f[index], self.need[index], self.positions, self.none[index], self.known[index])
+        return Cells(self.own[index], self.f[index], self.need[index], self.positions, self.none[index],
+                     self.known[index])
 
     def sums(self, choices: Int[Tensor, "c p"]) -> Float[Tensor, " c"]:
         """own and one f a position, a combination a cell."""
@@ -81,7 +84,8 @@ class Cells:
         for need in (False, True):
             at = (self.need == need).nonzero()[:, 0]
             own = self.own.mid[at].masked_fill(self.given_up[at], torch.nan)
-            yield from Prefixes.of(own, self.f.mid[at].expand(-1, self.positions, -1), self.none[at], need, self.slack, at).extended()
+            yield from Prefixes.of(own, self.f.mid[at].expand(-1, self.positions, -1), self.none[at], need,
+                                   self.slack, at).extended()
 
 
 SMALLER, MAXIMUM, ANY = range(3)                                         # what a pattern asks of a position
@@ -89,7 +93,8 @@ SMALLER, MAXIMUM, ANY = range(3)                                         # what 
 
 @dataclass(frozen=True)
 class Patterns:
-    """What is asked of n positions, pattern by pattern: kind [pattern, p]; free [pattern, j], those that have a choice; barred [kind, b].
+    """What is asked of n positions, pattern by pattern: kind [pattern, p]; free [pattern, j],
+    those that have a choice; barred [kind, b].
 
     With `need`: smaller before the first that is the maximum, any after; without: anything.
     """
@@ -124,10 +129,11 @@ def children(start: Int[Tensor, " n"], count: Int[Tensor, " n"]) -> tuple[Int[Te
 
 @dataclass(frozen=True, eq=False)
 class Prefixes:
-    """Rows, one a pattern and cell, with their own term, the largest sum of the first p positions that the rest might not lift
-    above the slack (limit [p, row]), and the choices that may survive.
+    """Rows, one a pattern and cell, with their own term, the largest sum of the first p positions that the rest might
+    not lift above the slack (limit [p, row]), and the choices that may survive.
 
-    The choices of (row, p) are entries start[row, p] .. + count[row, p] of `choice` and `term`.  NaN is never large enough.
+    The choices of (row, p) are entries start[row, p] .. + count[row, p] of `choice` and `term`.
+    NaN is never large enough.
     """
 
     cell: Int[Tensor, " row"]
@@ -139,8 +145,8 @@ class Prefixes:
     term: Float[Tensor, " n"]
 
     @classmethod
-    def of(cls, own: Float[Tensor, " c"], f: Float[Tensor, "c p b"], none: Bool[Tensor, "c b"], need: bool, slack: Tensor,
-           cell: Int[Tensor, " c"]) -> Prefixes:
+    def of(cls, own: Float[Tensor, " c"], f: Float[Tensor, "c p b"], none: Bool[Tensor, "c b"], need: bool,
+           slack: Tensor, cell: Int[Tensor, " c"]) -> Prefixes:
         """Only rows and choices that the least of all others does not decide.  Complexity: O(row p b)."""
         patterns = Patterns.of(*f.shape[1:], need)
         low = least_terms(f, patterns.kind)
@@ -159,7 +165,8 @@ class Prefixes:
         start, term = count.flatten().cumsum(0).view(low.shape) - count, f[at[row], p, choice]
         if need:                                                         # and the maximum where the pattern asks for it
             every = torch.arange(len(own))
-            count, start = count.index_put((every, pattern), torch.ones_like(every)), start.index_put((every, pattern), len(row) + every)
+            count = count.index_put((every, pattern), torch.ones_like(every))
+            start = start.index_put((every, pattern), len(row) + every)
             choice, term = torch.cat([choice, torch.zeros_like(every)]), torch.cat([term, f[at, pattern, 0]])
         return cls(cell[at], own, limit, start, count, choice, term)
 
@@ -177,6 +184,7 @@ class Prefixes:
                 room = self.limit[p][at] - total[block]
                 keep = (~(self.term[child] > room[parent])).nonzero()[:, 0]
                 prefix, child = block[parent[keep]], child[keep]
-                yield from walk(row[prefix], total[prefix] + self.term[child], torch.cat([choices[prefix], self.choice[child, None]], 1), p + 1)
+                yield from walk(row[prefix], total[prefix] + self.term[child],
+                                torch.cat([choices[prefix], self.choice[child, None]], 1), p + 1)
 
         yield from walk(torch.arange(len(self.own)), self.own, torch.empty(len(self.own), 0, dtype=torch.long), 0)

@@ -42,7 +42,8 @@ class Axis:
         values = (self.values[..., :, None] + other.values[..., None, :]).flatten(-2)
         with cost.charge(values.numel(), "merged axes"):
             pass
-        pairs = torch.cat([self.tokens.repeat_interleave(len(other.tokens), 0), other.tokens.repeat(len(self.tokens), 1)], 1)
+        pairs = torch.cat([self.tokens.repeat_interleave(len(other.tokens), 0),
+                           other.tokens.repeat(len(self.tokens), 1)], 1)
         return Axis(values, pairs)
 
 
@@ -128,7 +129,8 @@ def count_right(model: Model) -> tuple[Int[Tensor, "q m"], int]:
     paths, truth = paths_of(model), Truth(model)
     n_ctx, d_vocab = paths.n_ctx, paths.d_vocab
     if d_vocab**n_ctx > LIMIT:
-        raise InputError(f"model {model.name!r} has {d_vocab}^{n_ctx} inputs, more than brute force enumerates (2^33); try cubic")
+        raise InputError(f"model {model.name!r} has {d_vocab}^{n_ctx} inputs, "
+                         "more than brute force enumerates (2^33); try cubic")
     right, doubtful = torch.zeros(d_vocab, d_vocab, dtype=torch.long), 0
     for m in range(d_vocab):
         cells = Cells(paths, m)

@@ -53,7 +53,8 @@ class Tables:
     def of(cls, model: Model) -> Tables:
         """Complexity: O(v^3 + v^2 (d + K) + v K^2)."""
         paths = Paths(model)
-        votes = [(paths.OV - paths.OV[:, m : m + 1] + paths.worst_position[m]).pick(lambda x: best_other(x)[:, m]) for m in range(paths.d_vocab)]
+        votes = [(paths.OV - paths.OV[:, m : m + 1] + paths.worst_position[m]).pick(lambda x: best_other(x)[:, m])
+                 for m in range(paths.d_vocab)]
         slot = (paths.B - Ball(paths.B.mid.amax(1, keepdim=True))).exp()
         others = slot[:, :-1].pick(lambda x: x.sort(-1).values[:, None, None])
         n, at = torch.arange(1, paths.n_ctx)[:, None], torch.arange(paths.n_ctx - 1)
@@ -62,7 +63,8 @@ class Tables:
         return cls(paths, slot, wrong_over_right(paths.EU), cat([vote[None] for vote in votes], 0), P_m, P_k)
 
     def token(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m x"]:
-        """exp(A[q,x]) for x <= m, [q, m, x], shifted by the largest of them: nothing overflows, nothing needed vanishes.
+        """exp(A[q,x]) for x <= m, [q, m, x], shifted by the largest of them: nothing overflows,
+        nothing needed vanishes.
 
         1, and never looked at, for x > m.
         """
@@ -71,7 +73,8 @@ class Tables:
         return shifted.pick(lambda a: a.masked_fill(every > every[:, None], 0.0)).exp()
 
     def mixed(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m k n 2"]:
-        """Wrong minus right times the denominator, [q, m, k, n-1, arrangement], for queries q.  Complexity: O(v^2 K) a query."""
+        """Wrong minus right times the denominator, [q, m, k, n-1, arrangement], for queries q.
+        Complexity: O(v^2 K) a query."""
         every = torch.arange(self.paths.d_vocab)
         G = self.token(q) * (self.U[q][:, :, None] + self.V)                                    # [q, m, x]
         G_q = self.slot[q, -1][:, None] * G[torch.arange(len(q)), :, q]                         # [q, m]
@@ -85,7 +88,8 @@ class Tables:
         return self.slot[q, -1] * token[q] + self.P_m[q] * token[m] + self.P_k[q] * token[:, None, None]
 
     def plain(self, q: Int[Tensor, " q"]) -> Float[Ball, "q m"]:
-        """Wrong minus right times the denominator of the sequences m, ..., m, q, [q, m].  Complexity: O(v^2) a query."""
+        """Wrong minus right times the denominator of the sequences m, ..., m, q, [q, m].
+        Complexity: O(v^2) a query."""
         EU, OV, PV, every = self.paths.EU, self.paths.OV, self.paths.PV, torch.arange(self.paths.d_vocab)
         token, others = self.token(q), self.slot[q, :-1]
         query = self.slot[q, -1][:, None] * (EU[q] + OV[q] + PV[-1])                            # [q, i]
@@ -132,10 +136,12 @@ class Explained:
         group = f"query {q}, maximum {m}, {n} other token{'s' * (n != 1)} below it"
         if n == 0:
             covered = bool(self.single[q, m])
-            return Case(covered, f"group ({group}), tried logit by logit", lambda: self._margin(q, m, None, 0) if covered else None)
+            return Case(covered, f"group ({group}), tried logit by logit", lambda: self._margin(q, m, None, 0)
+                        if covered else None)
         outside = [k for k in others if not self.safe[q, m, k, n - 1]]
         if outside:
-            return Case(False, f"group ({group}) does not admit {', '.join(map(str, outside))}: it might be wrong with {n} of them")
+            return Case(False, f"group ({group}) does not admit {', '.join(map(str, outside))}: "
+                               f"it might be wrong with {n} of them")
         return Case(True, f"group ({group}), each of them admitted: {', '.join(map(str, others))}",
                     lambda: min(self._margin(q, m, k, n) for k in others))
 

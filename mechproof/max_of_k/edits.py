@@ -28,11 +28,14 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     """n_ctx (from the metadata), d_vocab, and the two ranks.  Errors: InputError, as for any model."""
     n_ctx, v = str(metadata.get("n_ctx", "")), tensors["EU"].numel()
     if not n_ctx.isdecimal() or not 2 <= int(n_ctx) <= 1000:
-        raise InputError(f"metadata n_ctx={n_ctx!r} says no number of positions; expected a whole number from 2 to 1000")
+        raise InputError(f"metadata n_ctx={n_ctx!r} says no number of positions; "
+                         "expected a whole number from 2 to 1000")
     r, s = (tensors[name].shape[-1] if tensors[name].dim() == 2 else 0 for name in ("QK_left", "OV_left"))
-    for name, shape in {"QK_left": (v, r), "QK_right": (v, r), "EU": (v,), "OV_left": (v, s), "OV_right": (s, v)}.items():
+    for name, shape in {"QK_left": (v, r), "QK_right": (v, r), "EU": (v,), "OV_left": (v, s),
+                        "OV_right": (s, v)}.items():
         if tuple(tensors[name].shape) != shape or v < 2 or not r or not s:
-            raise InputError(f"tensor {name} has shape {list(tensors[name].shape)}; expected {list(shape)} with at least two tokens and rank 1")
+            raise InputError(f"tensor {name} has shape {list(tensors[name].shape)}; "
+                             f"expected {list(shape)} with at least two tokens and rank 1")
     return {"n_ctx": int(n_ctx), "d_vocab": v, "qk_rank": r, "ov_rank": s}
 
 
@@ -51,11 +54,13 @@ def stripped(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[st
     OV_left, OV_right = low_rank(centred(paths.OV.mid), rank)
     EU = centred(paths.EU.mid.mean(0, keepdim=True) + paths.PV.mid.mean(0))[0]
     tensors = {"QK_left": QK_left, "QK_right": QK_right.T, "EU": EU, "OV_left": OV_left, "OV_right": OV_right}
-    return {name: t.float().contiguous() for name, t in tensors.items()}, model.lineage("stripped") | {"n_ctx": str(paths.n_ctx)}
+    return {name: t.float().contiguous()
+            for name, t in tensors.items()}, model.lineage("stripped") | {"n_ctx": str(paths.n_ctx)}
 
 
 def projected(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of the projected model: W_Q, W_K and W_V, W_O replaced by the factors of their best products."""
+    """Tensors and metadata of the projected model: W_Q, W_K and W_V,
+    W_O replaced by the factors of their best products."""
     w = {name: t.double() for name, t in model.tensors.items()}
     h = w["W_Q"].shape[1]
     padded = lambda x, n: torch.cat([x, x.new_zeros(len(x), n - x.shape[1])], 1)

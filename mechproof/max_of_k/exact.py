@@ -62,7 +62,8 @@ class Steps:
 
         groups = proof.groups.by_offset(v)
         group = lambda x, r: groups[x - grouped.m[r]]
-        return replace(grouped, direct=lambda x, r: grouped.direct(group(x, r), r), own=lambda x, r: grouped.own(group(x, r), r), votes=votes)
+        return replace(grouped, direct=lambda x, r: grouped.direct(group(x, r), r),
+                       own=lambda x, r: grouped.own(group(x, r), r), votes=votes)
 
     def by_query(self, coarse: Stage) -> Stage:
         """Single queries and wrong tokens."""
@@ -101,7 +102,8 @@ class Steps:
         """Step by step: the stage, with how many cells it began, and those left open."""
         proof, stage = self.proof, self.proof.grouped()
         book = Ledger.begun(proof, stage)
-        for finer in (lambda: (self.by_token(stage), book.by_token(proof, stage)), lambda: (self.by_query(stage), book.by_query(proof)), None):
+        for finer in (lambda: (self.by_token(stage), book.by_token(proof, stage)),
+                      lambda: (self.by_query(stage), book.by_query(proof)), None):
             begun = len(book.r)
             book, cells = open_cells(stage, book, False)
             yield stage, begun, book, cells
@@ -109,13 +111,16 @@ class Steps:
                 stage, book = finer()
 
 
-def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], bool] | None = None) -> tuple[Int[Tensor, " pair"], int]:
-    """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`, and how many rounding left to `decide`.
+def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], bool] | None
+                = None) -> tuple[Int[Tensor, " pair"], int]:
+    """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`,
+    and how many rounding left to `decide`.
 
     Without `decide` they are decided in balls, from the model's weights: then the circuits must be the model's own.
     """
     if circuits.d_vocab**circuits.n_ctx > ENUMERABLE:
-        raise InputError(f"model {model.name!r} has {circuits.d_vocab}^{circuits.n_ctx} inputs, more than `exact` tells apart (2^33); try separable")
+        raise InputError(f"model {model.name!r} has {circuits.d_vocab}^{circuits.n_ctx} inputs, more than `exact` "
+                         "tells apart (2^33); try separable")
     proof = Separable(circuits.centred(), Groups(GROUPS), BUCKETS)
     lay, n, steps = proof.lay, circuits.n_ctx - 1, Steps(proof)
     of = masses(lay, n, True)

@@ -24,11 +24,12 @@ COLLECTIONS = {
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
     "max-of-4-uniform": {"n_ctx": 4, "d_vocab": 64, "uniform_maximum": True},
 }
-ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_only": "true", "attn_scale": "sqrt(d_head)",
-           "use_attn_scale": "true", "use_local_attn": "false", "attn_scores_soft_cap": "-1.0 or -1 or none", "final_rms": "false",
+ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_only": "true",
+           "attn_scale": "sqrt(d_head)", "use_attn_scale": "true", "use_local_attn": "false",
+           "attn_scores_soft_cap": "-1.0 or -1 or none", "final_rms": "false",
            "output_logits_soft_cap": "-1.0 or -1 or none", "positional_embedding_type": "standard"}
-FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out", "ln1", "ln2", "ln_final"),
-                        ABSENT)
+FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out",
+                         "ln1", "ln2", "ln_final"), ABSENT)
 
 
 def skeleton_id(skeleton: Skeleton) -> str:
@@ -43,13 +44,14 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
     ranks = {} if known.specs is None else {"rank": Parameter(1, 0, min(d, sizes["d_head"]))}
     return Strategy(
         id=skeleton_id(skeleton),
-        label=" · ".join((names.DIRECT[skeleton.direct].label, names.SCORES[skeleton.error].label, names.ATTENTION[skeleton.handling].label)),
+        label=" · ".join((names.DIRECT[skeleton.direct].label, names.SCORES[skeleton.error].label,
+                          names.ATTENTION[skeleton.handling].label)),
         family="subcubic",
         cost=v * v * (6 * d + 40 * n_ctx + 100),
         parameters=ranks,
-        complexity="O(" + " + ".join(dict.fromkeys(f"{known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2".split(" + "))) + ")",
-        search=lambda model, parameters: gap_search.find(skeleton, model, parameters),
-        check=skeleton.check,
+        complexity="O("
+        + " + ".join(dict.fromkeys(f"{known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2".split(" + ")))
+        + ")", search=lambda model, parameters: gap_search.find(skeleton, model, parameters), check=skeleton.check,
         advice=lambda parameters: skeleton.specs(sizes, parameters),
         unexplained_dimensions=lambda parameters: v + v * v + votes.unexplained(v, d) + known.unexplained(v, d))
 
@@ -62,7 +64,8 @@ def _fixed(check: Callable, id: str, cost: int, complexity: str, dimensions: int
 def knobs(sizes: Mapping[str, int], values: Mapping[str, str | int]) -> dict[str, Parameter]:
     """What every separable proof can be asked for."""
     v = sizes["d_vocab"]
-    return {"groups": Parameter(values.get("groups", 8), 1, 64), "buckets": Parameter(min(values.get("buckets", 9), v), 2, v),
+    return {"groups": Parameter(values.get("groups", 8), 1, 64),
+            "buckets": Parameter(min(values.get("buckets", 9), v), 2, v),
             "query": named(values.get("query", "each"), "grouped", "each")}
 
 
@@ -74,10 +77,11 @@ def separable(id: str, cost: int, **values: str | int) -> Callable[[Mapping[str,
             parameters[table] = named(values.get(table, "exact"), *tiers.NAMES)
             parameters[f"{table}_rank"] = Parameter(min(values.get(f"{table}_rank", 0), d), 0, d)
         return Strategy(
-            id=id, label=names.STRATEGIES[id].label, family="separable", cost=cost * sizes["d_vocab"] ** 2, parameters=parameters,
-            complexity="O(v^2 (d + b + g)) and what is left open",
+            id=id, label=names.STRATEGIES[id].label, family="separable", cost=cost * sizes["d_vocab"] ** 2,
+            parameters=parameters, complexity="O(v^2 (d + b + g)) and what is left open",
             search=lambda model, parameters: tiers.advise(Paths(model), parameters),
-            check=lambda model, advice, parameters: proofs.check(model, tiers.circuits(Paths(model), advice, parameters), parameters),
+            check=lambda model, advice, parameters: proofs.check(
+                model, tiers.circuits(Paths(model), advice, parameters), parameters),
             advice=lambda parameters: tiers.specs(sizes, parameters), unexplained_dimensions=lambda parameters: None)
     return of
 
@@ -85,8 +89,9 @@ def separable(id: str, cost: int, **values: str | int) -> Callable[[Mapping[str,
 def of_tables(id: str, cost: int, **values: str | int) -> Callable[[Mapping[str, int]], Strategy]:
     """The same for a stripped model, whose tables are cheap as they are."""
     return lambda sizes: Strategy(
-        id, names.STRATEGIES[id].label, "separable", cost * sizes["d_vocab"] ** 2, knobs(sizes, values), "O(v^2 (s + b + g)) and what is left open",
-        search=lambda model, parameters: {}, advice=lambda parameters: {}, unexplained_dimensions=lambda parameters: None,
+        id, names.STRATEGIES[id].label, "separable", cost * sizes["d_vocab"] ** 2, knobs(sizes, values),
+        "O(v^2 (s + b + g)) and what is left open", search=lambda model, parameters: {}, advice=lambda parameters: {},
+        unexplained_dimensions=lambda parameters: None,
         check=lambda model, advice, parameters: proofs.check(model, tiers.exactly(paths_of(model)), parameters))
 
 
@@ -105,8 +110,10 @@ PRESETS = (
     separable("separable-grouped", 530, groups=6, buckets=8, query="grouped"),
     separable("separable-small", 470, groups=4, buckets=6, query="grouped"),
     separable("compact-gram", 1400, qk="gram", eu="gram", ov="gram", qk_rank=8, eu_rank=8, ov_rank=16),
-    separable("compact-spectral", 1800, qk="spectral", eu="spectral", ov="spectral", qk_rank=20, eu_rank=20, ov_rank=24),
-    separable("compact-frobenius", 1900, qk="frobenius", eu="frobenius", ov="frobenius", qk_rank=16, eu_rank=16, ov_rank=20),
+    separable("compact-spectral", 1800, qk="spectral", eu="spectral", ov="spectral",
+              qk_rank=20, eu_rank=20, ov_rank=24),
+    separable("compact-frobenius", 1900, qk="frobenius", eu="frobenius", ov="frobenius",
+              qk_rank=16, eu_rank=16, ov_rank=20),
     checked_by_chance,
 )
 
@@ -115,16 +122,19 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     """The paper's 102 and ours, as named presets for models of these sizes."""
     v, d, n_ctx = sizes["d_vocab"], sizes["d_model"], sizes["n_ctx"]
     by_trying, counted = exact_counts(v, n_ctx)
-    third = _fixed(cubic.check, "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)", 3 * v * v + 2 * n_ctx * v)
+    third = _fixed(cubic.check, "cubic", v**3 * (8 * n_ctx + 20) + 10 * v * v * d, "O(v^3 K^2)",
+                   3 * v * v + 2 * n_ctx * v)
     compositions = [Skeleton(d, h, e) for d in direct.WAYS for h in HANDLINGS for e in scores.WAYS]
-    return [by_trying, third, counted, *(preset(sizes) for preset in PRESETS), *(subcubic(skeleton, sizes) for skeleton in compositions)]
+    return [by_trying, third, counted, *(preset(sizes) for preset in PRESETS),
+            *(subcubic(skeleton, sizes) for skeleton in compositions)]
 
 
 def exact_counts(v: int, n_ctx: int) -> list[Strategy]:
     """The two that are exact, for every kind of Max-of-K model."""
     return [_fixed(brute_force.check, "brute_force", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
             _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(paths_of(model))), "exact",
-                   1300 * v * v + v**n_ctx // 20 * v**4 // 64**4,             # wrong sequences: larger vocabularies have more of them
+                   # wrong sequences: larger vocabularies have more of them
+                   1300 * v * v + v**n_ctx // 20 * v**4 // 64**4,
                    "O(v^2 d + v^3) and the wrong sequences", None)]
 
 
@@ -144,9 +154,9 @@ def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 FAMILIES = (
     Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
-           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS, numbers=numbers, assumed=ASSUMED,
-           asked=("normalization_type", "n_heads")),
-    Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN, ignored=BUFFERS,
-           sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"}, collections={}, numbers=numbers,
-           described=("n_ctx",)),
+           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS,
+           numbers=numbers, assumed=ASSUMED, asked=("normalization_type", "n_heads")),
+    Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN,
+           ignored=BUFFERS, sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"},
+           collections={}, numbers=numbers, described=("n_ctx",)),
 )

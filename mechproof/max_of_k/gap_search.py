@@ -79,8 +79,10 @@ def tangent_points(votes: Votes) -> Float[Tensor, "m G"]:
     return ratio.masked_fill(torch.eye(v, dtype=torch.bool)[:, None], -torch.inf).amax(2).clamp(0, 1)
 
 
-def passing(line: Line, W: Float[Tensor, "m G"], u: Float[Tensor, "q m 1"], m: Int[Tensor, " m"]) -> tuple[Interval, Interval]:
-    """The interval of attentions at which (*) is negative, [q, m, G-1] both: one inequality for each slope of `line`."""
+def passing(line: Line, W: Float[Tensor, "m G"], u: Float[Tensor, "q m 1"],
+            m: Int[Tensor, " m"]) -> tuple[Interval, Interval]:
+    """The interval of attentions at which (*) is negative, [q, m, G-1] both:
+    one inequality for each slope of `line`."""
     at, ref, up, down = (getattr(line, name).mid[m, : W.shape[1]] for name in ("at", "ref", "up", "down"))
     low, high = torch.full_like(u + W, -torch.inf), torch.full_like(u + W, torch.inf)
     for slope in (up, down):
@@ -93,17 +95,22 @@ def passing(line: Line, W: Float[Tensor, "m G"], u: Float[Tensor, "q m 1"], m: I
 
 def covered(m: Int[Tensor, " m"], line: Line, votes: Votes,
             attention: Attention) -> tuple[Float[Tensor, "m n G"], Int[Tensor, "q m n G"]]:
-    """For maxima m, every n and smallest gap G: sequences covered [m, n-1, G-1], and the largest token each query covers.
+    """For maxima m, every n and smallest gap G: sequences covered [m, n-1, G-1],
+    and the largest token each query covers.
 
     The second is [q, m, n-1, G-1], -1 where the group cannot be claimed.
     """
     n_odds, top_m = attention.odds.shape[1], int(m.max())
-    q, n, G = torch.arange(top_m + 1)[:, None, None, None], torch.arange(1, n_odds + 1)[:, None], torch.arange(1, top_m + 1)
+    q, n = torch.arange(top_m + 1)[:, None, None, None], torch.arange(1, n_odds + 1)[:, None]
+    G = torch.arange(1, top_m + 1)
     m_ = m[:, None, None]
-    low, high = passing(line, votes.W.mid[(m[:, None] - G).clamp_min(0), m[:, None]], votes.u.mid[: top_m + 1, m, None], m)
+    W = votes.W.mid[(m[:, None] - G).clamp_min(0), m[:, None]]
+    low, high = passing(line, W, votes.u.mid[: top_m + 1, m, None], m)
     own, kind = attention.own.mid[: top_m + 1, m, None], (q < m_).long()
-    at_most = (own - attention.odds.mid[q, n - 1, kind, 0][..., 0])[..., None] - low[:, :, None]     # of the running maximum
-    at_least = (own - attention.odds.mid[q, n - 1, kind, 1][..., 0])[..., None] - high[:, :, None]   # of the running minimum
+    # of the running maximum
+    at_most = (own - attention.odds.mid[q, n - 1, kind, 0][..., 0])[..., None] - low[:, :, None]
+    # of the running minimum
+    at_least = (own - attention.odds.mid[q, n - 1, kind, 1][..., 0])[..., None] - high[:, :, None]
     count = lambda running, limit: torch.searchsorted(running.mid[: top_m + 1], limit.flatten(1)).view_as(limit)
     top = torch.minimum(count(attention.highest, at_most), count(-attention.lowest, -at_least)) - 1
     top = torch.minimum(top, m_ - G)

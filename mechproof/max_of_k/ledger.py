@@ -1,11 +1,12 @@
 """The books of a proof that certifies what it does not list.
 
-Problem: such a proof counts v^K less what it found open, so that whatever gets lost on the way is certified.  Once a term
-that had overflowed was taken for a choice that does not exist: nothing was listed, and 94% of a network was
-"certified" that is right on one input in a million (book, "How a proof went wrong").  Idea: the count is tied to two statements
-that do not rest on lists.
+Problem: such a proof counts v^K less what it found open, so that whatever gets lost on the way is certified.  Once a
+term that had overflowed was taken for a choice that does not exist: nothing was listed, and 94% of a network was
+"certified" that is right on one input in a million (book, "How a proof went wrong").  Idea: the count is tied to two
+statements that do not rest on lists.
 
-    Every row's wrong tokens, settled and left, are all there are; the sequences of rows passed, listed and given up add up to v^K.
+    Every row's wrong tokens, settled and left, are all there are;
+    the sequences of rows passed, listed and given up add up to v^K.
     A combination drawn at random from what is left and added up by itself is listed, unless its sum is certain.
 
 Where two statements differ there is no proof (`Fault`).
@@ -34,8 +35,8 @@ class Fault(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class Ledger:
-    """How many wrong tokens are settled in every row [row]; of the cells left their row, their column, and how many wrong tokens
-    they stand for [c]."""
+    """How many wrong tokens are settled in every row [row]; of the cells left their row, their column, and how many
+    wrong tokens they stand for [c]."""
 
     settled: Int[Tensor, " row"]
     r: Int[Tensor, " c"]
@@ -53,7 +54,8 @@ class Ledger:
     def less(self, sure: Bool[Tensor, " c"]) -> tuple[Ledger, Int[Tensor, " left"]]:
         """The cells that are not sure, with the tokens of the others entered; and which of the cells those are."""
         at = (~sure).nonzero()[:, 0]
-        return Ledger(self.settled.index_add(0, self.r, self.tokens * sure), self.r[at], self.g[at], self.tokens[at]), at
+        return Ledger(self.settled.index_add(0, self.r, self.tokens * sure), self.r[at], self.g[at],
+                      self.tokens[at]), at
 
     def by_token(self, proof: Separable, stage: Stage) -> Ledger:
         """Single wrong tokens in place of groups."""
@@ -94,7 +96,8 @@ def open_cells(stage: Stage, book: Ledger, resolve: bool = True) -> tuple[Ledger
 
 @dataclass(frozen=True, eq=False)
 class Masses:
-    """How many sequences of n other tokens every row has, exact integers, and wrong tokens it has to be certain of [row]."""
+    """How many sequences of n other tokens every row has, exact integers,
+    and wrong tokens it has to be certain of [row]."""
 
     of: tuple[int, ...]
     rivals: Int[Tensor, " row"]
@@ -119,10 +122,11 @@ def masses(lay: Layout, n: int, each: bool) -> Masses:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Combinations drawn at random, each from a cell that is left: index [s] among the cells, choices [s, p], and whether the
-    sum is certain [s].
+    """Combinations drawn at random, each from a cell that is left: index [s] among the cells, choices [s, p], and
+    whether the sum is certain [s].
 
-    The lister adds in another order, so that its sum may be off by the slack's part for rounding, which is less than half.
+    The lister adds in another order, so that its sum may be off by the slack's part for rounding,
+    which is less than half.
     """
 
     index: Int[Tensor, " s"]
@@ -135,12 +139,15 @@ class Sample:
         n, source = stage.others, torch.Generator().manual_seed(secrets.randbits(63))
         with cost.addresses():
             few = (~stage.none).sum(1)                                   # choices that a maximum has
-        with cost.charge(SAMPLE * (n + 2), "a sample drawn"):            # products, a choice between two, and whole numbers of them
+        # products, a choice between two, and whole numbers of them
+        with cost.charge(SAMPLE * (n + 2), "a sample drawn"):
             index = torch.randint(len(r), (SAMPLE,), generator=source)
-            choices = (torch.rand(SAMPLE, n, generator=source, dtype=torch.float64) * few[stage.m[r[index]]][:, None]).long()
+            choices = (torch.rand(SAMPLE, n, generator=source, dtype=torch.float64)
+                       * few[stage.m[r[index]]][:, None]).long()
             held = torch.randint(n, (SAMPLE, 1), generator=source)       # who holds the maximum, if somebody has to
             choices = choices.scatter(1, held, torch.where(stage.need[r[index]][:, None], 0, choices.gather(1, held)))
-        cells = stage.terms(r[index], torch.arange(SAMPLE), g[index])   # every row by itself: the cost does not depend on the draw
+        # every row by itself: the cost does not depend on the draw
+        cells = stage.terms(r[index], torch.arange(SAMPLE), g[index])
         return cls(index, choices, (cells.sums(choices) > cells.slack / 2) & ~cells.given_up)
 
     def compare(self, listed: Bool[Tensor, " s"]) -> None:

@@ -27,8 +27,8 @@ def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
     """own and f rounded down to units, between -2 REACH and 2 REACH; of cells that are not given up.
 
     unit > 0 is any number; whatever is at least the slack below a term is strictly below the real one.  Most tokens add
-    next to nothing, and rounded down each would cost a whole unit: so the least of a position's small terms goes from all
-    of its terms into own, and the small ones round to 0.
+    next to nothing, and rounded down each would cost a whole unit: so the least of a position's small terms goes from
+    all of its terms into own, and the small ones round to 0.
     """
     f, own = cells.f.mid, cells.own.mid
     unit = (f[:, :, 0].amin(1) / UNITS).clamp_min(2.0**-40)
@@ -36,7 +36,8 @@ def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
     own, f = own + small.sum(1) * (cells.positions // f.shape[1]), f - small[..., None]
 
     def units(x: Tensor, unit: Tensor) -> Tensor:
-        lower = (x - cells.slack) / unit                                                    # beyond the range only where the real one is
+        # beyond the range only where the real one is
+        lower = (x - cells.slack) / unit
         return (lower.clamp(-2.0 * REACH, 2.0 * REACH) - 2.0**-20).floor().long()          # the quotient is off by less
     return units(own, unit), units(f, unit[:, None, None]).expand(-1, cells.positions, -1)
 
@@ -44,7 +45,8 @@ def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
 def certain_combinations(cells: Cells, size: Int[Tensor, "c b"], d_vocab: int) -> list[int]:
     """For every cell at least how many choices of tokens for the other positions are certified, exact integers.
 
-    Shapes: size [c, b], tokens in each bucket.  Complexity: O(c K b) numbers of levels, each of K log2 v bits; charged per
+    Shapes: size [c, b], tokens in each bucket.
+    Complexity: O(c K b) numbers of levels, each of K log2 v bits; charged per
     64-bit word for a shift, a product and a sum a bucket.
     """
     own, f = in_units(cells)
@@ -56,8 +58,8 @@ def certain_combinations(cells: Cells, size: Int[Tensor, "c b"], d_vocab: int) -
 def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) -> int:
     """Walks that end at 0 or above, of those that hold the maximum (choice 0) where it is needed.
 
-    A polynomial in one variable, walks by level, as one integer: digit i to the base 2^bits counts those at level i - REACH.
-    A step of k levels is a shift by k digits; what is shifted out below is lost for good.
+    A polynomial in one variable, walks by level, as one integer: digit i to the base 2^bits counts those at level i -
+    REACH. A step of k levels is a shift by k digits; what is shifted out below is lost for good.
     """
     top = bits * LEVELS
 

@@ -26,7 +26,8 @@ from ..proof.rounding import Ball, U, _up, inverse_sqrt
 from .paths import Paths
 from .terms import Circuits, Known
 
-WORDS, BITS = 4, 62             # an entry of a table: 4 signed words of 62 bits; a model that needs more is not certified
+# an entry of a table: 4 signed words of 62 bits; a model that needs more is not certified
+WORDS, BITS = 4, 62
 CHANCE = 2.0**-61               # that a wrong table passes
 TABLES = ("scores", "direct", "votes")
 
@@ -35,7 +36,8 @@ def whole(*tensors: Tensor) -> tuple[list[np.ndarray], int]:
     """float32 matrices as Python integers times 2^-e, with one e for all."""
     parts = [np.frexp(t.double().numpy()) for t in tensors]
     lowest = min((int(e[m != 0].min()) for m, e in parts if (m != 0).any()), default=0) - 24
-    raised = [np.array([int(x * 2**24) << int(k - 24 - lowest) if x else 0 for x, k in zip(m.flat, e.flat)], dtype=object).reshape(m.shape)
+    raised = [np.array([int(x * 2**24) << int(k - 24 - lowest) if x else 0 for x, k in zip(m.flat, e.flat)],
+                       dtype=object).reshape(m.shape)
               for m, e in parts]
     return raised, -lowest
 
@@ -62,7 +64,8 @@ def advise(model: Model) -> Advice:
     for name, (chain, _) in chains(model).items():
         table = reduce(np.dot, chain)
         fits = max(abs(x) for x in table.flat) < 2 ** (BITS * WORDS)
-        words = [[(abs(x) >> (BITS * i)) % 2**BITS * (1 if x >= 0 else -1) * fits for x in table.flat] for i in range(WORDS)]
+        words = [[(abs(x) >> (BITS * i)) % 2**BITS * (1 if x >= 0 else -1) * fits for x in table.flat]
+                 for i in range(WORDS)]
         advice[name] = torch.tensor(words, dtype=torch.long).view(WORDS, *table.shape)
     return advice
 

@@ -26,7 +26,8 @@ class Paths:
     """Balls around each table, multiplied out only when asked for (a check pays for what it uses).
 
     Shapes: EPq, EPk [v,d]; X, Y [v,d_head] with A = X Y^T (A itself folds the d x d matrices first, which is cheaper);
-    A [v,v] (query, key); B [v,K] (query, position); EU [v,v] (query, logit); OV [v,v] (key, logit); PV [K,v] (position, logit).
+    A [v,v] (query, key); B [v,K] (query, position); EU [v,v] (query, logit); OV [v,v] (key, logit);
+    PV [K,v] (position, logit).
     Complexity: O(v d^2 + d^3) for X, Y and inside A, OV; O(v^2 d) for A, EU, OV; O(K v d) for B, PV.
     """
 

@@ -21,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..proof import product_bounds as bounds
 from ..proof.family import Advice, Spec
-from ..proof.product_bounds import Factors, RowBound, exact, per_dimension, recursive, recursive_means, spectral, with_mean
+from ..proof.product_bounds import Factors, RowBound
 from ..proof.rounding import Ball, cat
 from .paths import Paths
 
@@ -38,7 +39,8 @@ class Scores:
     eps: Float[Ball, " q"]
 
 
-def peel(factor: Float[Ball, "n d"], a: Float[Ball, "d r"], b: Float[Ball, "d r"]) -> tuple[Float[Ball, "n r"], Float[Ball, "n d"]]:
+def peel(factor: Float[Ball, "n d"], a: Float[Ball, "d r"],
+         b: Float[Ball, "d r"]) -> tuple[Float[Ball, "n r"], Float[Ball, "n d"]]:
     """(F a, F - (F a) b^T): the part along the advice a, b [., r] and what is left, for any a and b."""
     along = factor @ a
     return along, factor - along @ b.T
@@ -56,7 +58,8 @@ def peel_two(paths: Paths, hints: dict[str, Ball]) -> tuple[Ball, Ball, Factors]
 def telescope(chain: Factors, hints: Hints) -> tuple[Ball, Ball, Factors]:
     """left right^T + the product of the rests = the product of the chain, for any hints {factor: (a, b)}.
 
-    In the first half F = (F a) b^T + F', in the second F = b (F^T a)^T + F'.  Complexity: O(r times the factors' sizes).
+    In the first half F = (F a) b^T + F', in the second F = b (F^T a)^T + F'.
+    Complexity: O(r times the factors' sizes).
     """
     terms, rest = [], []
     for i, factor in enumerate(chain):
@@ -67,7 +70,8 @@ def telescope(chain: Factors, hints: Hints) -> tuple[Ball, Ball, Factors]:
         first_half = 2 * i < len(chain)
         along, left_over = peel(factor if first_half else factor.T, a, b)
         left, right = (along, b) if first_half else (b, along)
-        terms.append((reduce(lambda x, M: M @ x, reversed(rest), left), reduce(lambda x, M: M.T @ x, chain[i + 1 :], right)))
+        terms.append((reduce(lambda x, M: M @ x, reversed(rest), left),
+                      reduce(lambda x, M: M.T @ x, chain[i + 1 :], right)))
         rest.append(left_over if first_half else left_over.T)
     left, right = (cat([term[side] for term in terms], 1) for side in (0, 1))
     return left, right, rest
@@ -79,7 +83,8 @@ def peel_four(paths: Paths, hints: dict[str, Ball]) -> tuple[Ball, Ball, Factors
     Complexity: O(r (v d + d^2)).
     """
     chain = [paths.EPq, paths.scaled_W_Q, paths.weight("W_K").T, paths.EPk.T]
-    return telescope(chain, {i: (hints[f"a_{name}"], hints[f"b_{name}"]) for i, name in enumerate(("EPq", "W_Q", "W_K", "EPk"))})
+    return telescope(chain, {i: (hints[f"a_{name}"], hints[f"b_{name}"])
+                             for i, name in enumerate(("EPq", "W_Q", "W_K", "EPk"))})
 
 
 def two_specs(sizes: Sizes, rank: int) -> dict[str, Spec]:
@@ -146,13 +151,13 @@ def _four(rung: RowBound, complexity: str, means: bool = False) -> Way:
 
 WAYS = {
     "exact_EQKE+max_diff_exact": Way(None, None, None, None, "v^2 d", lambda v, d: v * v),
-    "max_diff_exact": _two(exact, "v^2 d", lambda v, d: 4 * v),
-    "svd": _two(spectral, "v^2 r + v d^2 + d^3", lambda v, d: 2 * v),
-    "max_diff": _two(per_dimension, "v^2 r + v d^2", lambda v, d: 2 * v + 2 * d),
-    "mean+max_diff": _two(with_mean(per_dimension), "v^2 r + v d^2", lambda v, d: 3 * v + 2 * d),
-    "max_diff_subproduct": _four(per_dimension, "v^2 r + v d^2"),
-    "mean+max_diff_subproduct": _four(with_mean(per_dimension), "v^2 r + v d^2", True),
-    "max_diff_subproduct_recursive": _four(recursive, "v^2 r + v d + d^2"),
-    "mean+max_diff_subproduct_recursive": _four(with_mean(recursive), "v^2 r + v d + d^2", True),
-    "mean_recursive+max_diff_subproduct_recursive": _four(recursive_means, "v^2 r + v d + d^2", True),
+    "max_diff_exact": _two(bounds.exact, "v^2 d", lambda v, d: 4 * v),
+    "svd": _two(bounds.spectral, "v^2 r + v d^2 + d^3", lambda v, d: 2 * v),
+    "max_diff": _two(bounds.per_dimension, "v^2 r + v d^2", lambda v, d: 2 * v + 2 * d),
+    "mean+max_diff": _two(bounds.with_mean(bounds.per_dimension), "v^2 r + v d^2", lambda v, d: 3 * v + 2 * d),
+    "max_diff_subproduct": _four(bounds.per_dimension, "v^2 r + v d^2"),
+    "mean+max_diff_subproduct": _four(bounds.with_mean(bounds.per_dimension), "v^2 r + v d^2", True),
+    "max_diff_subproduct_recursive": _four(bounds.recursive, "v^2 r + v d + d^2"),
+    "mean+max_diff_subproduct_recursive": _four(bounds.with_mean(bounds.recursive), "v^2 r + v d + d^2", True),
+    "mean_recursive+max_diff_subproduct_recursive": _four(bounds.recursive_means, "v^2 r + v d + d^2", True),
 }

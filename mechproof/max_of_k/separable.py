@@ -52,7 +52,8 @@ def refine(proof: Separable, each: bool) -> tuple[Stage, Ledger, Cells]:
 
 @dataclass(frozen=True, eq=False)
 class Open:
-    """Combinations left open: row [n], choices [n, p], the sum [n], and a code [n] below `size`, the same for the same combination."""
+    """Combinations left open: row [n], choices [n, p], the sum [n], and a code [n] below `size`,
+    the same for the same combination."""
 
     row: Int[Tensor, " n"]
     choices: Int[Tensor, "n p"]
@@ -62,7 +63,8 @@ class Open:
 
     @cached_property
     def mark(self) -> Int[Tensor, " size"]:
-        """A place for every code.  Untouched, so that its pages cost nothing: read only where it was written, or to be verified."""
+        """A place for every code.  Untouched, so that its pages cost nothing: read only where it was written,
+        or to be verified."""
         return torch.empty(self.size, dtype=torch.int32)
 
     def distinct(self, which: Bool[Tensor, " n"] | None = None) -> Tensor:
@@ -82,7 +84,8 @@ class Open:
         """Whether these combinations are listed; negative codes are not."""
         n = len(self.code)
         self.mark[self.code] = torch.arange(n, dtype=torch.int32)
-        found = self.mark[code.clamp_min(0)].long().clamp(0, n)             # whatever an unmarked place says, another code stands there
+        # whatever an unmarked place says, another code stands there
+        found = self.mark[code.clamp_min(0)].long().clamp(0, n)
         return torch.cat([self.code, code.new_full((1,), NO_CODE)])[found] == code
 
 
@@ -94,7 +97,8 @@ def encoded(place: Int[Tensor, " n"], chosen: Int[Tensor, "n p"], choices: int) 
 
 
 def row_blocks(r: Tensor, table: int, terms: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """(cells, their place among the block's rows, how many rows): cells in order of rows, so many rows at once as fit into memory."""
+    """(cells, their place among the block's rows, how many rows): cells in order of rows,
+    so many rows at once as fit into memory."""
     order = r.sort(stable=True)
     _, place, count = order.values.unique_consecutive(return_inverse=True, return_counts=True)
     block = torch.maximum(count * (4 * terms), torch.tensor(table)).cumsum(0) // TABLE
@@ -122,7 +126,8 @@ def left_open(stage: Stage, r: Tensor, g: Tensor, make: Callable[[Tensor], Cells
             parts.append(part)
             held += len(part[0])
             if held > OPEN:
-                raise InputError(f"more than {OPEN} inputs are open at once; use `separable`, or `brute_force` if it can enumerate them")
+                raise InputError(f"more than {OPEN} inputs are open at once; "
+                                 "use `separable`, or `brute_force` if it can enumerate them")
         cell, chosen, total = (torch.cat(column) for column in zip(*parts))
         found = Open(r[index[cell]], chosen, total, encoded(place[cell], chosen, choices), rows * table)
         here = torch.full_like(r, -1).index_put((index,), place)[sample.index]               # -1: in another block
@@ -158,8 +163,10 @@ def count(proof: Separable, each: bool) -> tuple[int, Callable[[], int]]:
     return passed + listed - open_, undecided
 
 
-def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor, copies: Tensor) -> tuple[int, Callable[[], int]]:
-    """Sequences in the open combinations of these cells, and (asked afterwards) how many of them rounding alone left open."""
+def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor,
+                copies: Tensor) -> tuple[int, Callable[[], int]]:
+    """Sequences in the open combinations of these cells, and (asked afterwards)
+    how many of them rounding alone left open."""
     lost, kept = 0, []
     for block, _ in left_open(stage, book.r, book.g, cells.__getitem__):
         at = block.distinct()
@@ -184,13 +191,15 @@ def by_levels(proof: Separable) -> bool:
 
 
 def counted(stage: Stage, book: Ledger, cells: Cells, of: Masses, lay: Layout) -> int:
-    """Certified sequences in the rows of these cells: of every row what is left of it by each of its cells, at least nothing.
+    """Certified sequences in the rows of these cells: of every row what is left of it by each of its cells,
+    at least nothing.
 
     Complexity: O(1) integers of K log2 v bits a cell, charged by the word.
     """
     if not len(book.r):
         return 0
-    found, sample = levels.certain_combinations(cells, lay.size[stage.m[book.r]], lay.d_vocab), Sample.drawn(stage, book.r, book.g)
+    found = levels.certain_combinations(cells, lay.size[stage.m[book.r]], lay.d_vocab)
+    sample = Sample.drawn(stage, book.r, book.g)
     sample.compare(levels.end(cells[sample.index], sample.choices) < 0)
     words = 1 + int(cells.positions * log2(lay.d_vocab)) // 64
     with cost.charge(8 * words * len(found), "sums of exact integers, at most the row"):
@@ -229,7 +238,8 @@ class Explained:
         reason += "" if covered else ": some wrong token might beat the maximum"
 
         def margin() -> float | None:
-            weights = (stage.keys(row[:1])[-1, 0, chosen] * stage.positions[-1, row[0], torch.arange(len(chosen))]).sum(0)
+            weights = (stage.keys(row[:1])[-1, 0, chosen]
+                       * stage.positions[-1, row[0], torch.arange(len(chosen))]).sum(0)
             total = weights + self.proof.pairs.own_weights[-1, lay.pair(m, q)]
             return float((sums.amin() - cells.slack) / total.upper().mid) * (1 - 1e-12) if covered else None
 
@@ -241,6 +251,7 @@ def check(model: Model, circuits: Circuits | None, parameters: Parameters) -> Pr
     total = model.sizes["d_vocab"] ** model.sizes["n_ctx"]
     if circuits is None:
         return Proved(0, total, lambda tokens: Case(False, "the tables of the advice did not pass the test"))
-    proof, each = Separable(circuits.centred(), Groups(parameters["groups"]), parameters["buckets"]), bool(parameters["query"])
+    proof = Separable(circuits.centred(), Groups(parameters["groups"]), parameters["buckets"])
+    each = bool(parameters["query"])
     correct, undecided = count(proof, each)
     return Proved(correct, total, Explained(model, proof, each), undecided)

@@ -93,7 +93,8 @@ def mean_query(votes: Votes, reference: Float[Tensor, "m n"]) -> Line:
     ref = Ball(reference)
     tilted = [votes.L + votes.R * ref[:, j][:, None] for j in range(reference.shape[1])]
     at = [_over_wrong(x).pick(lambda t: t[:, None]) for x in tilted]
-    up, down = (_over_wrong(votes.R, largest).pick(lambda t: t[:, None].expand(-1, len(at))) for largest in (True, False))
+    up, down = (_over_wrong(votes.R, largest).pick(lambda t: t[:, None].expand(-1, len(at)))
+                for largest in (True, False))
     return Line(cat(at, 1), ref, up, down)
 
 
@@ -181,7 +182,8 @@ class Skeleton:
         way = scores.WAYS[self.error]
         v, n_ctx = sizes["d_vocab"], sizes["n_ctx"]
         specs = {"gaps": Spec((v, v, n_ctx), 0, v), "reference_attention": Spec((v, n_ctx - 1))}
-        return specs | direct.WAYS[self.direct].specs(sizes) | (way.specs(sizes, parameters["rank"]) if way.specs else {})
+        of_scores = way.specs(sizes, parameters["rank"]) if way.specs else {}
+        return specs | direct.WAYS[self.direct].specs(sizes) | of_scores
 
     def check(self, model: Model, advice: Advice, parameters: Parameters) -> Proved:
         """The proof: see the module docstring.  Complexity: O(v^2 K^2) after the pieces."""
@@ -193,7 +195,8 @@ class Skeleton:
 
 
 def constant_sequences(paths: Paths) -> Float[Ball, " m"]:
-    """Wrong minus right of the v sequences m, m, ..., m, [m]: so few that they are tried.  Complexity: O(v^2 (d + K))."""
+    """Wrong minus right of the v sequences m, m, ..., m, [m]: so few that they are tried.
+    Complexity: O(v^2 (d + K))."""
     alpha = (paths.B - paths.B.logsumexp(1)[:, None]).exp()
     logits = paths.EU + paths.OV + alpha @ paths.PV
     return direct.wrong_over_right(logits).pick(torch.diagonal)
@@ -273,4 +276,5 @@ class Explained:
     @staticmethod
     def _verdict(group: str, upper: float) -> Case:
         reason = f"group ({group})" + ("" if upper < 0 else " was claimed but the check does not accept it")
-        return Case(upper < 0, reason, lambda: nextafter(-upper, -inf))      # the sum with the radius was rounded to nearest
+        # the sum with the radius was rounded to nearest
+        return Case(upper < 0, reason, lambda: nextafter(-upper, -inf))

@@ -3,7 +3,8 @@
 Problem: attention couples all tokens of a sequence through the softmax denominator, so the paper's proofs bound
 attention first and logits after.  Idea: that denominator is positive, and multiplying by it leaves
 
-    sum_p e^(B[q,p] - B[q,K-1]) e^(A[q,t_p] - A[q,m]) (EU[q,m] - EU[q,x] + OV[t_p,m] - OV[t_p,x] + PV[p,m] - PV[p,x]) > 0
+    sum_p e^(B[q,p] - B[q,K-1]) e^(A[q,t_p] - A[q,m])
+          (EU[q,m] - EU[q,x] + OV[t_p,m] - OV[t_p,x] + PV[p,m] - PV[p,x])  >  0
 
 for every wrong token x: a sum of functions of one token each (the last has t_p = q).  A proof bounds them from
 below over groups of wrong tokens, buckets of keys and, if it likes, buckets of queries, and counts the
@@ -65,8 +66,8 @@ class Circuits:
     def centred(self) -> Circuits:
         """The same sums with the means of EU and PV moved into OV; any numbers c would do.  Complexity: O(v^2)."""
         c, p = (Ball(x.mid.mean(0)) for x in (self.EU.table, self.PV))
-        return Circuits(self.n_ctx, self.A, self.B, Known(self.EU.table - c, self.EU.slack), Known(self.OV.table + (c + p), self.OV.slack),
-                        self.PV - p)
+        return Circuits(self.n_ctx, self.A, self.B, Known(self.EU.table - c, self.EU.slack),
+                        Known(self.OV.table + (c + p), self.OV.slack), self.PV - p)
 
 
 def edges(d_vocab: int, n: int) -> list[int]:
@@ -86,9 +87,9 @@ def edges(d_vocab: int, n: int) -> list[int]:
 class Layout:
     """Addresses: a pair is a maximum m and a token t <= m, in order of m and then of the offset m - t.
 
-    m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket; none [m, b],
-    where there are none, and place [m, b], which bucket stands in; first [row], where a row's pairs begin; window [pair, b], the last
-    token of a bucket.
+    m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket; none
+    [m, b], where there are none, and place [m, b], which bucket stands in; first [row], where a row's pairs begin;
+    window [pair, b], the last token of a bucket.
     """
 
     def __init__(self, d_vocab: int, edges: list[int]):
@@ -120,8 +121,8 @@ class Groups:
     """n groups of wrong tokens x, each an interval of offsets x - m.
 
     1: all.  2: all below, all above.  Up to 8: m+1, m-1, m+2, ..., m-3 singly before those.  Beyond, what is below is
-    split further, from near to far, into intervals of 2, 4, 8, ...: a token votes for itself, and where many tokens vote,
-    as in long sequences, it matters that not all of their votes are taken for the same wrong token's.
+    split further, from near to far, into intervals of 2, 4, 8, ...: a token votes for itself, and where many tokens
+    vote, as in long sequences, it matters that not all of their votes are taken for the same wrong token's.
     """
 
     n: int
@@ -137,7 +138,8 @@ class Groups:
         return [*((o, o) for o in singles), *blocks, (-FAR, -near), (1 + sum(o > 0 for o in singles), FAR)]
 
     def rivals(self, x: Float[Tensor, "r v"], row: Tensor, m: Tensor) -> Float[Tensor, "g n"]:
-        """The largest x[row] in each group; any number of the row for an empty one, whose cells are none.  Complexity: O(r v) a group."""
+        """The largest x[row] in each group; any number of the row for an empty one, whose cells are none.
+        Complexity: O(r v) a group."""
         if self.n == 1:
             return best_other(x)[row, m][None]
         v, out, width, window = x.shape[1], [], 1, x
@@ -179,11 +181,13 @@ class Groups:
 def over_bucket(x: Float[Ball, "*r pair"], lay: Layout, better: Callable = torch.minimum) -> Float[Ball, "*r row"]:
     """Minimum (maximum) over the pairs of every row of (maximum, bucket); 0 in an empty one, which is no row."""
     name, n = "amin" if better is torch.minimum else "amax", lay.d_vocab * len(lay.edges)
-    return x.pick(lambda t: t.new_zeros(*t.shape[:-1], n).scatter_reduce(-1, lay.segment.expand(t.shape), t, name, include_self=False))
+    over = lambda t: (lay.segment.expand(t.shape), t, name)
+    return x.pick(lambda t: t.new_zeros(*t.shape[:-1], n).scatter_reduce(-1, *over(t), include_self=False))
 
 
 def standing_in(x: Float[Ball, "*g r b"], place: Int[Tensor, "r b"]) -> Float[Ball, "*g r b"]:
-    """The maximum's own bucket once more in the place of every one that there is not: so the least of all is nobody else's."""
+    """The maximum's own bucket once more in the place of every one that there is not:
+    so the least of all is nobody else's."""
     return x.pick(lambda t: t.gather(-1, place.expand(t.shape)))
 
 
@@ -212,8 +216,8 @@ def weighted(h: Ball, weights: Float[Ball, "e *w"]) -> Ball:
 
 
 def exponential(*ends: Ball) -> Float[Ball, "e *w"]:
-    """Weights from log-weights, one or both ends, cut off above e^LIMIT (`bounded` says where not) and below e^-FLOOR: no infinities, no
-    zeros.  The radius allows for the latter."""
+    """Weights from log-weights, one or both ends, cut off above e^LIMIT (`bounded` says where not) and below e^-FLOOR:
+    no infinities, no zeros.  The radius allows for the latter."""
     w = cat([end[None] for end in ends], 0).pick(lambda x: x.clamp(-FLOOR, LIMIT)).exp()
     return Ball(w.mid, _up(w.rad + exp(1 - FLOOR)), w.mag)
 
@@ -225,7 +229,8 @@ def bounded(weights: Float[Ball, "e *w"]) -> Bool[Tensor, "*w"]:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Everything about a query q and a maximum m >= q, for every pair: log-weights against the largest of the keys <= m.
+    """Everything about a query q and a maximum m >= q, for every pair:
+    log-weights against the largest of the keys <= m.
 
     lo, hi [pair, b] of a key in each bucket; e [pair, p] of a position; own_lo, own_hi [pair] of the query itself.
     Complexity: O(v^2 b).
@@ -243,7 +248,8 @@ class Pairs:
         ends = A.table.pick(lambda x: windows(x, lay, better)) - self.top[:, None]
         if A.slack is None:
             return ends
-        apart = Ball((torch.tensor(lay.edges) > 0).double() * sign)             # only differences to the maximum are off
+        # only differences to the maximum are off
+        apart = Ball((torch.tensor(lay.edges) > 0).double() * sign)
         return ends + A.slack[lay.t][:, None] * apart
 
     @cached_property
@@ -308,7 +314,8 @@ class Stage:
         weights = keys[:, :, None] * at[..., None]                                            # [2, rows, p, b]
         m = self.m[r]
         h = self.direct(g, r)[:, None, None] + self.votes(g, m, merged)
-        return Cells(self.own(g, r), weighted(h, weights[:, place]), self.need[r], self.others, self.none[m], self.known[r])
+        return Cells(self.own(g, r), weighted(h, weights[:, place]), self.need[r], self.others,
+                     self.none[m], self.known[r])
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,7 +362,9 @@ class Separable:
 
     @cached_property
     def key_votes(self) -> Float[Ball, "g m b"]:
-        return standing_in(over_bucket(self.lead_OV, self.lay).pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1))), self.lay.place)
+        return standing_in(over_bucket(self.lead_OV,
+                                       self.lay).pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1))),
+                           self.lay.place)
 
     @cached_property
     def merged_votes(self) -> Float[Ball, "g m 1 b"]:
@@ -377,8 +386,8 @@ class Separable:
         lay, pairs = self.lay, self.pairs
         keys, places = self.keys(pairs.lo, pairs.hi, lay.m), exponential(pairs.e)
         known = bounded(keys).all(1) & bounded(places).all(1) & bounded(pairs.own_weights)
-        return Stage(self.circuits.n_ctx - 1, lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r], lambda g, r: self.own[g, r],
-                     lambda rows: keys[:, rows], places, self.votes, known, lay.none)
+        return Stage(self.circuits.n_ctx - 1, lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r],
+                     lambda g, r: self.own[g, r], lambda rows: keys[:, rows], places, self.votes, known, lay.none)
 
     def grouped(self) -> Stage:
         """Buckets of queries, groups of wrong tokens: a row is (maximum, bucket)."""
@@ -386,8 +395,10 @@ class Separable:
         with cost.addresses():
             r = torch.arange(lay.size.numel())
             m, need = r // len(lay.edges), r % len(lay.edges) > 0
-        lo, hi, at_lo, at_hi = (over_bucket(x.T, lay, better).T for x, better in zip((pairs.lo, pairs.hi, pairs.e, pairs.e), worst * 2))
-        direct, own, own_hi = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay), over_bucket(pairs.own_weights, lay, torch.maximum)
+        ends = zip((pairs.lo, pairs.hi, pairs.e, pairs.e), worst * 2)
+        lo, hi, at_lo, at_hi = (over_bucket(x.T, lay, better).T for x, better in ends)
+        direct, own = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay)
+        own_hi = over_bucket(pairs.own_weights, lay, torch.maximum)
         keys, places = self.keys(lo, hi, m), exponential(at_lo, at_hi)
         known = bounded(keys).all(1) & bounded(places).all(1) & bounded(own_hi)
         return Stage(self.circuits.n_ctx - 1, m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r],

@@ -67,7 +67,7 @@ class Tier:
         return Known(left @ right.T + mean_row, self.rung(rest))
 
     def directions(self, chain: Factors, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
-        """Advice: for every peeled factor a, b [n, r]; those of a product's own singular vectors where there are two."""
+        """Advice: for every peeled factor a, b [n, r]; where there are two, a product's own singular vectors."""
         first, *others = (x.mid for x in self.fold(chain))
         factors = [first - first.mean(0), *others]
         if len(factors) == 2 and self.peeled(2) == (0,):
@@ -82,7 +82,8 @@ class Tier:
 TIERS = {
     "exact": None,
     "gram": Tier("v^2 r + v d^2", lambda n: {0, n - 1, n}, lambda n: (0,), gram),
-    "spectral": Tier("v^2 r + v d r + d^3", lambda n: {0, 1, n - 1, n}, lambda n: (0,) if n == 2 else (1,), norms(operator_norm)),
+    "spectral": Tier("v^2 r + v d r + d^3", lambda n: {0, 1, n - 1, n}, lambda n: (0,) if n == 2 else (1,),
+                     norms(operator_norm)),
     "frobenius": Tier("v^2 r + v d r + d^2 r", lambda n: range(n + 1), range, norms(frobenius)),
 }
 TABLES = {"qk": "A", "eu": "EU", "ov": "OV"}
@@ -112,7 +113,8 @@ def advise(paths: Paths, parameters: Parameters) -> Advice:
 def exactly(paths: Paths, scores: Known | None = None) -> Circuits:
     """Every table multiplied out, or the scores as they are given.  Complexity: O(v^2 d)."""
     alike = slice(-2, None) if isinstance(paths, Stripped) else slice(None)
-    return Circuits(paths.n_ctx, scores or Known(paths.A), paths.B[:, alike], Known(paths.EU), Known(paths.OV), paths.PV[alike])
+    return Circuits(paths.n_ctx, scores or Known(paths.A), paths.B[:, alike], Known(paths.EU),
+                    Known(paths.OV), paths.PV[alike])
 
 
 def circuits(paths: Paths, advice: Advice, parameters: Parameters) -> Circuits:

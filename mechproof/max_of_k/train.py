@@ -25,7 +25,8 @@ RECIPE = {"optimizer": "AdamW", "lr": 1e-3, "betas": [0.9, 0.999], "weight_decay
           "batch": 128, "steps": 3000, "init_std": "0.8 / sqrt(d_model)", "loss": "cross entropy, float64"}
 
 
-def sequences(n_ctx: int, d_vocab: int, generator: torch.Generator, uniform_maximum: bool) -> Int[Tensor, "batch n_ctx"]:
+def sequences(n_ctx: int, d_vocab: int, generator: torch.Generator,
+              uniform_maximum: bool) -> Int[Tensor, "batch n_ctx"]:
     """A batch to train on: every sequence is equally likely, or else every maximum, at every place."""
     size = (RECIPE["batch"], n_ctx)
     if not uniform_maximum:
@@ -35,10 +36,12 @@ def sequences(n_ctx: int, d_vocab: int, generator: torch.Generator, uniform_maxi
     return smaller.scatter(1, torch.randint(n_ctx, (size[0], 1), generator=generator), top)
 
 
-def descend(weights: Mapping[str, Tensor], draw: Callable[[], Tensor], steps: Iterable[int], weight_decay: float) -> dict[str, Tensor]:
+def descend(weights: Mapping[str, Tensor], draw: Callable[[], Tensor], steps: Iterable[int],
+            weight_decay: float) -> dict[str, Tensor]:
     """The weights after so many steps, each on a fresh batch; the loss is on the last position only."""
     weights = {name: tensor.clone().requires_grad_() for name, tensor in weights.items()}
-    optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE["lr"], betas=RECIPE["betas"], weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE["lr"], betas=RECIPE["betas"],
+                                  weight_decay=weight_decay, fused=True)
     with one_thread():
         for _ in steps:
             tokens = draw()
@@ -53,7 +56,8 @@ def train(settings: Mapping[str, int], seed: int, steps: int = RECIPE["steps"],
           progress: Callable[[Iterable], Iterable] = iter) -> dict[str, Tensor]:
     """Train one model by `RECIPE`.
 
-    `settings` are the arguments of `shapes`, and `uniform_maximum` if so; `progress` wraps the loop (tqdm on the command line).
+    `settings` are the arguments of `shapes`, and `uniform_maximum` if so;
+    `progress` wraps the loop (tqdm on the command line).
     Source: Gross et al. 2024 (training details).  A few seconds on one core at the book's sizes.
     """
     sizes = dict(settings)
@@ -61,8 +65,8 @@ def train(settings: Mapping[str, int], seed: int, steps: int = RECIPE["steps"],
     generator = torch.Generator().manual_seed(seed)
     start = {name: torch.randn(shape, generator=generator) for name, shape in shapes(**sizes).items()}
     weights = {name: tensor * 0.8 / start["W_E"].shape[1] ** 0.5 for name, tensor in start.items()}
-    return descend(weights, lambda: sequences(sizes["n_ctx"], sizes["d_vocab"], generator, uniform_maximum), progress(range(steps)),
-                   RECIPE["weight_decay"])
+    return descend(weights, lambda: sequences(sizes["n_ctx"], sizes["d_vocab"], generator, uniform_maximum),
+                   progress(range(steps)), RECIPE["weight_decay"])
 
 
 def decayed(model: Model, steps: int = 4000, weight_decay: float = 1.0) -> tuple[dict[str, Tensor], dict[str, str]]:

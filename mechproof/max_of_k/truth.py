@@ -24,8 +24,10 @@ def check_tokens(model: Model, tokens: Sequence[int]) -> list[int]:
     """The tokens as a list of ints, or one line that says what is wrong with them."""
     n_ctx, d_vocab = model.sizes["n_ctx"], model.sizes["d_vocab"]
     tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-    if not isinstance(tokens, (list, tuple)) or len(tokens) != n_ctx or not all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens):
-        raise InputError(f"tokens {tokens} are no input of this model; expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
+    whole = isinstance(tokens, (list, tuple)) and all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens)
+    if not whole or len(tokens) != n_ctx:
+        raise InputError(f"tokens {tokens} are no input of this model; "
+                         f"expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
     return list(tokens)
 
 
@@ -57,7 +59,8 @@ class Truth:
                     w["W_E"] * VOU, w["W_pos"] * VOU)
 
     def _stripped_tables(self) -> tuple[arb_mat, ...]:
-        left, right, votes, logits = (_arb_mat(self.model[name]) for name in ("QK_left", "QK_right", "OV_left", "OV_right"))
+        names = ("QK_left", "QK_right", "OV_left", "OV_right")
+        left, right, votes, logits = (_arb_mat(self.model[name]) for name in names)
         v, n, EU = left.nrows(), self.model.sizes["n_ctx"], self.model["EU"].tolist()
         return left * right.transpose(), arb_mat(v, n), arb_mat([EU] * v), votes * logits, arb_mat(n, v)
 
@@ -72,7 +75,8 @@ class Truth:
             total = sum(weights, arb(0))
 
             def logit(i: int) -> arb:
-                return EU[q, i] + sum((w * (OV[t, i] + PV[p, i]) for p, (w, t) in enumerate(zip(weights, tokens))), arb(0)) / total
+                return EU[q, i] + sum((w * (OV[t, i] + PV[p, i]) for p, (w, t) in enumerate(zip(weights, tokens))),
+                                      arb(0)) / total
 
             right = logit(m)
             return [right - logit(i) for i in range(EU.ncols()) if i != m]
@@ -81,7 +85,8 @@ class Truth:
         """True iff the correct logit is strictly the largest."""
         m = max(tokens)
         columns = self.model.tensors.get("W_U")
-        if columns is not None and (columns == columns[:, m : m + 1]).all(0).sum() > 1:          # equal columns: always a tie
+        # equal columns: always a tie
+        if columns is not None and (columns == columns[:, m : m + 1]).all(0).sum() > 1:
             return False
         for precision in PRECISIONS:
             margins = self.margins(tokens, precision)

@@ -1,7 +1,9 @@
-"""What happens to the network when its noise is taken out, averaged, shuffled, drawn anew, or assumed to be as bad as it can be.
+"""What happens to the network when its noise is taken out, averaged, shuffled, drawn anew,
+or assumed to be as bad as it can be.
 
-Problem: an explanation calls a part unimportant and tests it by removing it; a proof has to assume the worst of it.  Idea: these
-are one experiment.  Replace the rest of the scores by something, and count exactly the inputs that are then right:
+Problem: an explanation calls a part unimportant and tests it by removing it; a proof has to assume the worst
+of it.  Idea: these are one experiment.  Replace the rest of the scores by something, and count exactly the
+inputs that are then right:
 
     zero       nothing
     mean       of every query the same row, the mean
@@ -58,7 +60,8 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(model: Model, scores: Float[Tensor, "q k"]) -> Accuracy:
-    """Exact count of right inputs with these scores in place of the model's.  Complexity: that of the exact strategy."""
+    """Exact count of right inputs with these scores in place of the model's.
+    Complexity: that of the exact strategy."""
     circuits = exactly(Paths(model), Known(Ball(scores)))
     right, doubtful = exact.count_right(model, circuits, lambda tokens: False)
     return Accuracy(int(right.sum()), doubtful, circuits.d_vocab**circuits.n_ctx)
@@ -78,13 +81,15 @@ def ablated(model: Model, split: Peeled, null: str, seed: int) -> dict[str, Accu
 
 
 def certified(model: Model, split: Peeled, rung: str) -> float:
-    """Share certified for the network whose scores are these, known up to the rung; of the model itself, if they are its own."""
+    """Share certified for the network whose scores are these, known up to the rung; of the model itself,
+    if they are its own."""
     proved = with_scores(model, Known(split.kept, RUNGS[rung](split.rest)))
     return proved.correct / proved.total
 
 
 def under_slack(model: Model, slack: float) -> float:
-    """Share certified when the scores are known up to one slack for all rows: the curve on which every rung has its place."""
+    """Share certified when the scores are known up to one slack for all rows:
+    the curve on which every rung has its place."""
     paths = Paths(model)
     proved = with_scores(model, Known(paths.A, Ball(torch.full((paths.d_vocab,), slack, dtype=torch.float64))))
     return proved.correct / proved.total

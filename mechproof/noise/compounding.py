@@ -1,19 +1,22 @@
 """How a bound falls behind as factors multiply: random square factors, measured and reckoned.
 
-Problem: that cheap bounds are loose for four factors of width 32 does not say why.  Idea: take factors of independent entries of
-variance 1/d, whose products keep the length of a row on average, and watch width and depth.  Then for n factors of width d
+Problem: that cheap bounds are loose for four factors of width 32 does not say why.  Idea: take factors of
+independent entries of variance 1/d, whose products keep the length of a row on average, and watch width and depth.
+Then for n factors of width d
 
     truth          the range of d numbers of size 1/sqrt(d)         rho_d / sqrt(d)
     gram           sqrt2 times the row's length, 1                  sqrt(2 d) / rho_d of the truth
     per_dimension  the range of the last factor, signs forgotten    sqrt(2 d / pi), whatever n
-    norms          1, sigma_1 of n - 2 factors, twice 1             2 s_{n-2} sqrt(d) / rho_d,  s_m = sqrt((m + 1)^{m + 1} / m^m), s_0 = 1
+    norms          1, sigma_1 of n - 2 factors, twice 1             2 s_{n-2} sqrt(d) / rho_d,
+                                                                   s_m = sqrt((m + 1)^{m + 1} / m^m), s_0 = 1
     spectral       sqrt2 sigma_1 of n factors                       s_n sqrt(2 d) / rho_d
     operator       sqrt2 2^n                                        2^n sqrt(2 d) / rho_d
     recursive      signs forgotten n - 1 times                      (2 d / pi)^((n - 1) / 2)
     frobenius      sqrt2 sqrt(d)^n                                  d^(n / 2) sqrt(2 d) / rho_d
 
-for large d, rho_d being the mean range of d independent standard normal numbers.  The singular values are the true ones; the rungs
-bound them by traces of powers, which is nearly the same up to d = 256 and adds about d^(1/64) a bound beyond.
+for large d, rho_d being the mean range of d independent standard normal numbers.  The singular values are
+the true ones; the rungs bound them by traces of powers, which is nearly the same up to d = 256 and adds
+about d^(1/64) a bound beyond.
 Source: book, "Compounding"; sigma_1 of products of Gaussian matrices as in free probability (Fuss-Catalan moments).
 """
 
@@ -47,8 +50,9 @@ def sigma(n: int) -> float:
 def reckoned(n: int, d: int) -> dict[str, float]:
     """Each rung's bound over the mean true row difference, by the formulas above."""
     length, flat = sqrt(2 * d) / mean_range(d), 2 * d / pi
-    return {"exact": 1.0, "gram": length, "per_dimension": sqrt(flat), "norms": sqrt(2) * sigma(n - 2) * length, "spectral": sigma(n) * length,
-            "operator": 2**n * length, "recursive": flat ** ((n - 1) / 2), "frobenius": d ** (n / 2) * length}
+    return {"exact": 1.0, "gram": length, "per_dimension": sqrt(flat), "norms": sqrt(2) * sigma(n - 2) * length,
+            "spectral": sigma(n) * length, "operator": 2**n * length, "recursive": flat ** ((n - 1) / 2),
+            "frobenius": d ** (n / 2) * length}
 
 
 def measured(n: int, d: int, seed: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The same ladder for an MLP: what the neurons of modular addition write besides the directions that are understood.
 
-Problem: the scores of attention are a product of weights, an MLP is not.  Idea: once the activations of every pair are there, what
-follows is one:  X W_out W_U with X = relu(H[a] + H[b]), a row a pair.  Peel r directions of the logits out of W_out, bound how far
-the rest may move two logits of one pair apart, and certify the pairs whose margin is larger.
+Problem: the scores of attention are a product of weights, an MLP is not.  Idea: once the activations of every pair are
+there, what follows is one:  X W_out W_U with X = relu(H[a] + H[b]), a row a pair.  Peel r directions of the logits out
+of W_out, bound how far the rest may move two logits of one pair apart, and certify the pairs whose margin is larger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def activations(H: Float[Ball, "p n"]) -> Float[Ball, "pairs n"]:
 
 
 def advise(model: Model, rank: int) -> Advice:
-    """W_out a and b, so that r singular directions of the MLP's logits leave W_out.  Errors: InputError for a rank that is too large."""
+    """W_out a and b, so that r singular directions of the MLP's logits leave W_out.
+    Errors: InputError for a rank that is too large."""
     of_family(model, "pizza")
     in_range(rank, min(model.sizes["p"] - 1, model.sizes["d_model"]))
     H, W_out, W_U, _ = opened(model)
@@ -65,9 +66,11 @@ def strategy(model: Model, rung: str, rank: int) -> Strategy:
     """
     of_family(model, "pizza")
     shape, bound = (model.sizes["d_model"], rank), RUNGS[one_of("rung", rung, RUNGS)]
-    return Strategy(id=f"mlp-{rung}:rank={rank}", label=names.RUNGS[rung].label, family="noise", cost=0, parameters={}, complexity="O(p^2 n d + p^3)",
-                    search=lambda model, chosen: advise(model, rank), check=lambda model, advice, chosen: check(bound, model, advice),
-                    advice=lambda chosen: {"a": Spec(shape), "b": Spec(shape)}, unexplained_dimensions=lambda chosen: None)
+    return Strategy(id=f"mlp-{rung}:rank={rank}", label=names.RUNGS[rung].label, family="noise", cost=0, parameters={},
+                    complexity="O(p^2 n d + p^3)", search=lambda model, chosen: advise(model, rank),
+                    check=lambda model, advice, chosen: check(bound, model, advice),
+                    advice=lambda chosen: {"a": Spec(shape), "b": Spec(shape)},
+                    unexplained_dimensions=lambda chosen: None)
 
 
 def certify(model: Model, rung: str, rank: int) -> Bound:
@@ -84,7 +87,8 @@ def check(bound: RowBound, model: Model, advice: Advice) -> Proved:
 
 
 def facts(model: Model, rank: int, seed: int) -> dict[str, float]:
-    """Each rung's mean bound (`exact` is the truth), the mean row difference of turned factors in the rest's place, and the share right with them."""
+    """Each rung's mean bound (`exact` is the truth), the mean row difference of turned factors in the rest's place,
+    and the share right with them."""
     known, direct = split(model, advise(model, rank))
     noise = redrawn(known, "haar", seed).noise
     size = {rung: float(bound(known.rest).mid.mean()) for rung, bound in RUNGS.items()}

@@ -1,11 +1,12 @@
 """What is left of a table when the directions that we understand are peeled off: a product of noisy factors.
 
-Problem: "the rest looks like noise" says nothing until it is said what was taken away, and from what.  Idea: a table is a
-chain of factors, and a peel names directions a, b of some of them; the telescope splits the chain into what the directions
-say, multiplied out, and a product of rests, the same for any a and b.
+Problem: "the rest looks like noise" says nothing until it is said what was taken away, and from what.  Idea: a table is
+a chain of factors, and a peel names directions a, b of some of them; the telescope splits the chain into what the
+directions say, multiplied out, and a product of rests, the same for any a and b.
 
     QK      r singular directions of W_Q W_K^T, out of both sides: EPq and W_Q, W_K and EPk
-    four    r directions of each factor: of W_Q and W_K their own, of the tokens those that make the singular vectors of the scores
+    four    r directions of each factor: of W_Q and W_K their own,
+            of the tokens those that make the singular vectors of the scores
     query   r singular directions of W_Q W_K^T, out of EPq alone
 
 The MLP's chain is in mlp.py.  Source: Gross et al. 2024, appendix H.
@@ -70,7 +71,8 @@ def of_both(paths: Paths, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
 def of_each(paths: Paths, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
     """Each factor's own directions."""
     found = four_hints(paths, rank)
-    return {i: (columns(found[f"a_{name}"], rank), columns(found[f"b_{name}"], rank)) for i, name in enumerate(("EPq", "W_Q", "W_K", "EPk"))}
+    return {i: (columns(found[f"a_{name}"], rank), columns(found[f"b_{name}"], rank))
+            for i, name in enumerate(("EPq", "W_Q", "W_K", "EPk"))}
 
 
 PEELS: dict[str, Callable[[Paths, int], dict[int, tuple[Tensor, Tensor]]]] = {
@@ -88,7 +90,8 @@ def one_of(kind: str, value: str, known: Mapping) -> str:
 def of_family(model: Model, family: str) -> None:
     """Errors: InputError for a model that has not the chain asked for."""
     if model.family.name != family:
-        raise InputError(f"model {model.name!r} is of family {model.family.name}, whose chain this is not; take a model of family {family}")
+        raise InputError(f"model {model.name!r} is of family {model.family.name}, whose chain this is not; "
+                         f"take a model of family {family}")
 
 
 def in_range(rank: int, most: int) -> None:
@@ -98,10 +101,12 @@ def in_range(rank: int, most: int) -> None:
 
 
 def advise(model: Model, peel: str, rank: int) -> Advice:
-    """The directions of a peel of the scores.  Errors: InputError for another kind of network, an unknown peel, or a rank that is too large."""
+    """The directions of a peel of the scores.
+    Errors: InputError for another kind of network, an unknown peel, or a rank that is too large."""
     of_family(model, "max_of_k")
     in_range(rank, min(model.sizes["d_model"], model.sizes["d_head"]))
-    return {f"{side}{i}": x for i, ab in PEELS[one_of("peel", peel, PEELS)](Paths(model), rank).items() for side, x in zip("ab", ab)}
+    return {f"{side}{i}": x for i, ab in PEELS[one_of("peel", peel, PEELS)](Paths(model), rank).items()
+            for side, x in zip("ab", ab)}
 
 
 def peeled(paths: Paths, peel: str, advice: Advice) -> Peeled:
@@ -118,7 +123,8 @@ def residual(model: Model, peel: str, rank: int) -> Peeled:
 def strategy(model: Model, rung: str, peel: str, rank: int) -> Strategy:
     """The separable proof with the scores known up to the rung's bound on the rest; it is listed nowhere.
 
-    Complexity: the rung's, O(v^2 r) for the scores, and the separable proof's.  Errors: as `advise`, and for an unknown rung.
+    Complexity: the rung's, O(v^2 r) for the scores, and the separable proof's.  Errors: as `advise`,
+    and for an unknown rung.
     """
     of_family(model, "max_of_k")
     one_of("peel", peel, PEELS)
@@ -140,7 +146,8 @@ def certify(model: Model, rung: str, peel: str, rank: int) -> Bound:
 
 
 def known(model: Model, bound: RowBound, peel: str, advice: Advice) -> Known:
-    """The scores as a rung knows them: what the directions say, and for every query how far a difference in its row may be off."""
+    """The scores as a rung knows them: what the directions say,
+    and for every query how far a difference in its row may be off."""
     split = peeled(Paths(model), peel, advice)
     return Known(split.kept, bound(split.rest))
 
@@ -154,5 +161,6 @@ def scores_flops(model: Model, rung: str, peel: str, rank: int) -> int:
 
 
 def with_scores(model: Model, scores: Known) -> Proved:
-    """The separable proof with these scores in place of the model's own.  Complexity: O(v^2 d) for the other tables, and its own."""
+    """The separable proof with these scores in place of the model's own.
+    Complexity: O(v^2 d) for the other tables, and its own."""
     return separable.check(model, exactly(Paths(model), scores), SETTING)

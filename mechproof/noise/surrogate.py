@@ -7,8 +7,9 @@ comparison tells, and what it tells depends on what the random factors keep.  Id
     rows       every row in a uniform direction, at its true length; so the row norms and the Frobenius norm
     haar       an independent rotation between neighbours; so all of every factor but how it lies to the next
 
-Rows are those of the matrices as they are named, tokens or model dimensions: of a chain M1 ... Mn the factors of the first half
-as they stand, of the second half transposed.  Source: Gross et al. 2024; the nulls and the peels are told apart here.
+Rows are those of the matrices as they are named, tokens or model dimensions: of a chain M1 ... Mn the factors
+of the first half as they stand, of the second half transposed.  Source: Gross et al. 2024; the nulls and the
+peels are told apart here.
 """
 
 from __future__ import annotations
@@ -52,13 +53,15 @@ def rows(chain: Chain, n: int, generator: torch.Generator) -> list[Tensor]:
 
 
 def rotation(n: int, d: int, generator: torch.Generator) -> Float[Tensor, "n d d"]:
-    """Haar measure: the QR decomposition of Gaussian entries with the signs of R's diagonal taken back.  Complexity: O(n d^3)."""
+    """Haar measure: the QR decomposition of Gaussian entries with the signs of R's diagonal taken back.
+    Complexity: O(n d^3)."""
     Q, R = torch.linalg.qr(normal(generator, n, d, d))
     return Q * R.diagonal(dim1=1, dim2=2).sign()[:, None]
 
 
 def haar(chain: Chain, n: int, generator: torch.Generator) -> list[Tensor]:
-    """n draws of rotations between neighbours, each multiplied into the factor whose row norms it keeps.  Complexity: O(n q a^2)."""
+    """n draws of rotations between neighbours, each multiplied into the factor whose row norms it keeps.
+    Complexity: O(n q a^2)."""
     out = [M.expand(n, *M.shape) for M in chain]
     for i, M in enumerate(chain[:-1]):
         turned, first_half = rotation(n, M.shape[1], generator), 2 * i + 2 <= len(chain)
@@ -74,7 +77,8 @@ def invariant(null: str, n: int) -> tuple[str, ...]:
 
     Up to three factors no product is made between the first and the last, and `norms` is made of norms alone.
     """
-    return {"gaussian": (), "rows": ("frobenius",), "haar": ("operator", "frobenius", *(("norms",) if n <= 3 else ()))}[null]
+    return {"gaussian": (), "rows": ("frobenius",),
+            "haar": ("operator", "frobenius", *(("norms",) if n <= 3 else ()))}[null]
 
 
 class Compared(NamedTuple):
@@ -92,7 +96,8 @@ class Compared(NamedTuple):
         return (self.real - self.mean) / self.sd
 
     def __str__(self) -> str:
-        return f"{self.real:.3g} against {self.mean:.3g} ± {self.sd:.2g}: z = {self.z:+.1f}, {self.above} of {self.n} draws are as large"
+        return (f"{self.real:.3g} against {self.mean:.3g} ± {self.sd:.2g}: z = {self.z:+.1f}, "
+                f"{self.above} of {self.n} draws are as large")
 
 
 def compared(real: float, draws: Float[Tensor, " n"]) -> Compared:

@@ -1,12 +1,14 @@
 """How loud each key speaks: its amplitude as a function of the difference a - b, measured and in closed form.
 
-At the right answer the logits of one difference 2 g are sum_k A_k(g), and A_k(g) (1 - cos kappa delta) is lost at distance delta.  Neurons
-r [cos u + t (1 - cos 2u)] whose phases are spread over the circle and whose outputs have psi = 2 phi give
+At the right answer the logits of one difference 2 g are sum_k A_k(g), and A_k(g) (1 - cos kappa delta) is lost
+at distance delta.  Neurons r [cos u + t (1 - cos 2u)] whose phases are spread over the circle and whose
+outputs have psi = 2 phi give
 
     A_k(g) = R_k [c_2(theta; t) - (t / 2) cos 2 theta] + 2 s_k cos 2 theta,   theta = kappa g,   R_k = sum r omega,
 
-c_2 = (1/pi) int_0^pi |P| cos 2u du, half the second coefficient of `moments.series`, and s_k the direct path's coefficient of
-cos kappa (c - 2a).  For t = 0 it is the pizza, (2 / 3 pi) R_k |cos theta|, which is silent at theta = pi/2.
+c_2 = (1/pi) int_0^pi |P| cos 2u du, half the second coefficient of `moments.series`, and s_k the direct
+path's coefficient of cos kappa (c - 2a).  For t = 0 it is the pizza, (2 / 3 pi) R_k |cos theta|, which
+is silent at theta = pi/2.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def shape(theta: Float[Tensor, " g"], t: float) -> Float[Tensor, " g"]:
 
 
 def floor(t: float, points: int = 721) -> float:
-    """Smallest over largest amplitude along theta: 0 for the bare pizza, 1 if no difference were harder than another."""
+    """Smallest over largest amplitude along theta: 0 for the bare pizza,
+    1 if no difference were harder than another."""
     values = shape(torch.linspace(0, pi / 2, points, dtype=torch.float64), t)
     return float(values.min() / values.max())
 
@@ -75,7 +78,8 @@ class Measured(NamedTuple):
 def logits(table: Tables) -> Float[Tensor, "half p p"]:
     """All of them, by row of pairs, [half, p, p].  Complexity: O(p^3 n)."""
     at = pairs(table.H.shape[0])
-    return torch.stack([(table.H[a] + table.H[b]).relu() @ table.W + table.S[a] + table.S[b] for a, b in zip(at.a, at.b)])
+    return torch.stack([(table.H[a] + table.H[b]).relu() @ table.W + table.S[a] + table.S[b]
+                        for a, b in zip(at.a, at.b)])
 
 
 def waves(key: int, p: int) -> Float[Tensor, "half p p"]:
@@ -105,7 +109,8 @@ def by_key(neurons: Neurons, strongest: list[int]) -> tuple[Tensor, Tensor]:
 def explained(measured: Measured, found: Float[Tensor, "half p p"]) -> dict[str, float | list[float]]:
     """R^2 over all logits of three forms, and the t that fits each key's amplitudes best.
 
-    `pizza`: |cos theta|, its height fitted; `flattest`: the closed form at the flattest t, nothing fitted; `fitted`: t fitted.
+    `pizza`: |cos theta|, its height fitted; `flattest`: the closed form at the flattest t, nothing fitted;
+    `fitted`: t fitted.
     """
     half, p, _ = found.shape
     grid = [0.002 * i for i in range(101)]

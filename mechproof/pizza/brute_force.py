@@ -58,7 +58,8 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     with cost.charge(open_.numel(), "reading off the result"):
         doubtful = open_.nonzero().tolist()
     # 64 words hold what five products of float32 numbers and their sums can need
-    words = 64 * (2 * model.sizes["d_model"] ** 2 + 2 * model.sizes["d_mlp"] * model.sizes["d_model"] + model.sizes["d_model"] * model.sizes["p"])
+    words = 64 * (2 * model.sizes["d_model"] ** 2 + 2 * model.sizes["d_mlp"] * model.sizes["d_model"]
+                  + model.sizes["d_model"] * model.sizes["p"])
     with cost.charge(len(doubtful) * words, "exact arithmetic, by words"):
         for g, h in doubtful:
             right[g, h] = exactly_right(model.tensors, int(at.a[g, h]), int(at.b[g, h]))

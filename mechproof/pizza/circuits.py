@@ -29,7 +29,8 @@ def balls(model: Model) -> dict[str, Ball]:
 
 
 def residual(w: Mapping[str, Ball]) -> Float[Ball, "p d"]:
-    """Half of what reaches `=` before the MLP, x(a, b) = R[a] + R[b]: R[a] = W_E[a] OV / 3 + half of what every input adds.
+    """Half of what reaches `=` before the MLP, x(a, b) = R[a] + R[b]:
+    R[a] = W_E[a] OV / 3 + half of what every input adds.
 
     The heads side by side are one product: W_V as [d, heads d_head], W_O as [heads d_head, d].  Complexity: O(p d^2).
     """
@@ -66,7 +67,8 @@ class Door:
         self.Q = Ball(Q)
         self.gram = self.Q @ self.Q.T
         D = self.gram - Ball(torch.eye(Q.shape[0]))
-        D = Ball(D.mid, D.rad)                                           # as small as it is: its square would keep the magnitude of 1
+        # as small as it is: its square would keep the magnitude of 1
+        D = Ball(D.mid, D.rad)
         self.tilt = (D * D).sum(1).sum(0).sqrt_upper().sqrt_upper()      # |D| = tilt^2, shared by the two sides
 
     def side(self, x: Float[Ball, "rows d"]) -> Side:

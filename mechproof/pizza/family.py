@@ -14,19 +14,22 @@ from . import brute_force, model, moments, proof, search, wheel
 from .train import RECIPE, polished, train
 
 COLLECTIONS = {
-    "pizza-31": {"p": 31, "d_mlp": 256, "share": 0.8}, "pizza-59": {"p": 59}, "pizza-113": {"p": 113}, "pizza-227": {"p": 227},
-    "pizza-113-biases": {"p": 113, "biases": True}, "pizza-113-messy": {"p": 113, "decay": 0.0},
-    "pizza-31-wd1": {"p": 31, "d_mlp": 256, "share": 0.8, "weight_decay": 1.0}, "pizza-59-wd1": {"p": 59, "weight_decay": 1.0},
-    "pizza-59-wd05": {"p": 59, "weight_decay": 0.5},
+    "pizza-31": {"p": 31, "d_mlp": 256, "share": 0.8}, "pizza-59": {"p": 59}, "pizza-113": {"p": 113},
+    "pizza-227": {"p": 227}, "pizza-113-biases": {"p": 113, "biases": True},
+    "pizza-113-messy": {"p": 113, "decay": 0.0},
+    "pizza-31-wd1": {"p": 31, "d_mlp": 256, "share": 0.8, "weight_decay": 1.0},
+    "pizza-59-wd1": {"p": 59, "weight_decay": 1.0}, "pizza-59-wd05": {"p": 59, "weight_decay": 0.5},
 }
 ASSUMED = {"normalization_type": "none", "n_layers": "1", "act_fn": "relu", "positional_embedding_type": "standard",
            "attn_only": "false", "output_logits_soft_cap": "-1.0 or -1 or none", "final_rms": "false"}
 CONSTANT = "what would make attention depend on the tokens"
-FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT) | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT)
+FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"),
+                        CONSTANT) | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT)
 
 
 class Knowing(NamedTuple):
-    """A way to know the sums over neurons: its knobs, its search, what advice it takes besides the doors, and the sums."""
+    """A way to know the sums over neurons: its knobs, its search, what advice it takes besides the doors,
+    and the sums."""
 
     complexity: str
     parameters: Mapping[str, Parameter]
@@ -35,24 +38,29 @@ class Knowing(NamedTuple):
     sums: Callable[[Advice, Parameters], proof.Way]
 
 
-def through_doors(id: str, cost: int, way: Knowing, rank: int = 11, residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
+def through_doors(id: str, cost: int, way: Knowing, rank: int = 11,
+                  residual_rank: int = 20) -> Callable[[Mapping[str, int]], Strategy]:
     """A proof of the whole network that knows the sums in this way; cost is per p^2."""
     def of(sizes: Mapping[str, int]) -> Strategy:
         d = sizes["d_model"]
-        knobs = {"rank": Parameter(min(rank, d), 2, d), "residual_rank": Parameter(min(residual_rank, d), 1, d)} | dict(way.parameters)
+        knobs = {"rank": Parameter(min(rank, d), 2, d),
+                 "residual_rank": Parameter(min(residual_rank, d), 1, d)} | dict(way.parameters)
         return Strategy(
-            id=id, label=names.STRATEGIES[id].label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2, parameters=knobs,
-            complexity=way.complexity, search=way.search, check=lambda model, advice, chosen: proof.check(model, advice, way.sums(advice, chosen)),
-            advice=lambda chosen: proof.doors(sizes, chosen) | way.specs(sizes, chosen), unexplained_dimensions=lambda chosen: None)
+            id=id, label=names.STRATEGIES[id].label, family=id.partition("-")[0], cost=cost * sizes["p"] ** 2,
+            parameters=knobs, complexity=way.complexity, search=way.search,
+            check=lambda model, advice, chosen: proof.check(model, advice, way.sums(advice, chosen)),
+            advice=lambda chosen: proof.doors(sizes, chosen) | way.specs(sizes, chosen),
+            unexplained_dimensions=lambda chosen: None)
     return of
 
 
-ARCS = Knowing("O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)}, search.on_the_wheel,
-               lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))},
+ARCS = Knowing("O(p d^2 + (n + p) d q + p^2 (nodes + q)) and the turns", {"nodes": Parameter(64, 1, 1024)},
+               search.on_the_wheel, lambda sizes, chosen: {"place": Spec((sizes["d_mlp"],))},
                lambda advice, chosen: lambda net, at: proof.Sums(
                    wheel.by_turns(net.H, net.G, advice["place"], chosen["nodes"], at), wheel.missed(net.H, net.G, at)))
 EVERY = Knowing("O(p d^2 + (n + p) d q + p^2 n q)", {}, search.bases, lambda sizes, chosen: {},
-                lambda advice, chosen: lambda net, at: proof.Sums(wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at)))
+                lambda advice, chosen: lambda net, at: proof.Sums(
+                    wheel.one_by_one(net.H, net.G, at), wheel.missed(net.H, net.G, at)))
 
 
 def series(clusters: int, alone: int, find: Callable[[Model, Parameters], Advice]) -> Knowing:
@@ -74,9 +82,9 @@ PRESETS = (
 
 def trying(sizes: Mapping[str, int]) -> Strategy:
     p, n, d = sizes["p"], sizes["d_mlp"], sizes["d_model"]
-    return Strategy("brute_force", names.STRATEGIES["brute_force"].label, "brute_force", p**3 * n + p * p * n + 4 * p * d * (d + n), {}, "O(p^3 n)",
-                    search=lambda model, chosen: {}, check=brute_force.check, advice=lambda chosen: {},
-                    unexplained_dimensions=lambda chosen: None)
+    return Strategy("brute_force", names.STRATEGIES["brute_force"].label, "brute_force",
+                    p**3 * n + p * p * n + 4 * p * d * (d + n), {}, "O(p^3 n)", search=lambda model, chosen: {},
+                    check=brute_force.check, advice=lambda chosen: {}, unexplained_dimensions=lambda chosen: None)
 
 
 def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
@@ -90,8 +98,8 @@ def numbers(sizes: Mapping[str, int]) -> int:
 
 
 FAMILIES = (
-    Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes, strategies=strategies,
-           train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES, edits={"polished": polished},
-           numbers=numbers,
+    Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
+           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES,
+           edits={"polished": polished}, numbers=numbers,
            assumed=ASSUMED, asked=("normalization_type",)),
 )

@@ -27,7 +27,8 @@ class Neurons(NamedTuple):
     omega: Float[Tensor, " n"]
     psi: Float[Tensor, " n"]
     beta: Float[Tensor, " n"]                                            # mean over a
-    second: Complex[Tensor, " n"]                                        # of H at 2 key, relative to r and with phase 2 phi taken out
+    # of H at 2 key, relative to r and with phase 2 phi taken out
+    second: Complex[Tensor, " n"]
 
 
 def tables(model: Model) -> Tables:
@@ -56,7 +57,8 @@ def read(table: Tables) -> Neurons:
     twice = (2 * key) % p
     folded = twice > p // 2                                              # frequencies k and p - k are conjugates
     second = ins[each, torch.where(folded, p - twice, twice)]
-    second = torch.where(folded, second.conj(), second) * torch.exp(-2j * first.angle()) / first.abs().clamp_min(1e-300)      # 0 of dead ones
+    # 0 of dead ones
+    second = torch.where(folded, second.conj(), second) * torch.exp(-2j * first.angle()) / first.abs().clamp_min(1e-300)
     return Neurons(key, first.abs(), first.angle(), out.abs(), out.angle(), ins[:, 0].real, second)
 
 
@@ -67,7 +69,8 @@ def phase_gap(neurons: Neurons) -> float:
 
 
 def keys(neurons: Neurons, most: int) -> list[int]:
-    """The frequencies that carry the logits, strongest first: at most so many, those with a thousandth of the weight or more."""
+    """The frequencies that carry the logits, strongest first: at most so many,
+    those with a thousandth of the weight or more."""
     weight = torch.zeros(int(neurons.key.max()) + 1).double().index_add(0, neurons.key, neurons.r * neurons.omega)
     ranked = weight.argsort(descending=True)[:most].tolist()
     return [k for k in ranked if weight[k] > 1e-3 * weight.sum()]

@@ -74,7 +74,8 @@ def others(p: int) -> Int[Tensor, "p shifts"]:
 
 
 def widths(x: Logits) -> Float[Ball, "planes shifts"]:
-    """Per plane and delta, the longest T_{s+delta} - T_s: what one unit astray can do to a margin.  Complexity: O(p^2 planes)."""
+    """Per plane and delta, the longest T_{s+delta} - T_s: what one unit astray can do to a margin.
+    Complexity: O(p^2 planes)."""
     p, planes = x.v.shape[0], x.astray.shape[2]
     turned = x.T[: 2 * planes].pick(lambda y: y.unflatten(0, (planes, 2)))
     away = turned[:, :, others(p)] - turned[..., None]                   # [planes, 2, s, delta]
@@ -106,7 +107,8 @@ def right(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half p
     other = (x.z[g] * columns[c]).sum(2) + x.S[a, c] + x.S[b, c] + x.spare[g] * x.v[c]
     if x.astray.shape[2]:
         other = other + (x.astray[g] * widths(x).T[shift][:, None]).sum(2)
-    least = -(Ball(other.rad) - top).upper().mid                         # a number below this is a real number below the right logit
+    # a number below this is a real number below the right logit
+    least = -(Ball(other.rad) - top).upper().mid
     won = torch.zeros(at.a.shape, dtype=torch.int64).index_add(0, g, (other.mid < least[g]).long())
     return won + sure.sum(1)[:, None] == sure.shape[1]
 

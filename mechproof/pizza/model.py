@@ -24,11 +24,13 @@ POSITIONS = 3                                                            # a, b,
 BIASES = ("b_in", "b_out")
 
 
-def shapes(p: int, d_mlp: int = 512, d_model: int = 128, n_heads: int = 4, biases: bool = False) -> dict[str, tuple[int, ...]]:
+def shapes(p: int, d_mlp: int = 512, d_model: int = 128, n_heads: int = 4,
+           biases: bool = False) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors, in TransformerLens' layout; row p of W_E is the sign `=`."""
     d_head = d_model // n_heads
-    every = {"W_E": (p + 1, d_model), "W_pos": (POSITIONS, d_model), "W_V": (n_heads, d_model, d_head), "W_O": (n_heads, d_head, d_model),
-             "W_in": (d_model, d_mlp), "W_out": (d_mlp, d_model), "W_U": (d_model, p)}
+    every = {"W_E": (p + 1, d_model), "W_pos": (POSITIONS, d_model), "W_V": (n_heads, d_model, d_head),
+             "W_O": (n_heads, d_head, d_model), "W_in": (d_model, d_mlp), "W_out": (d_mlp, d_model),
+             "W_U": (d_model, p)}
     return every | ({"b_in": (d_mlp,), "b_out": (d_model,)} if biases else {})
 
 
@@ -44,7 +46,8 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     p = rows - 1
     found = {"p": p, "d_mlp": d_mlp, "d_model": d_model, "n_heads": n_heads, "d_head": d_head}
     if p < 3 or any(p % q == 0 for q in range(2, int(p**0.5) + 1)):
-        raise InputError(f"tensor W_E has {rows} rows, so p = {p}; expected an odd prime and one row more, for the sign =")
+        raise InputError(f"tensor W_E has {rows} rows, so p = {p}; "
+                         "expected an odd prime and one row more, for the sign =")
     if min(found.values()) < 1 or d_model < 2:
         raise InputError(f"model has sizes {found}; expected at least one of each, and d_model of two or more")
     expected = shapes(p, d_mlp, d_model, 1, biases=True)

@@ -5,9 +5,9 @@ with amplitude r and phase phi is nearly r (cos u + t (1 - cos 2u)), u = kappa a
 
     relu(x) = x / 2 + |x| / 2,   x = 2 r P(theta, kappa h + phi),   P = cos theta cos u + t (1 - cos 2 theta cos 2 u)
 
-for a = h + g, b = h - g, theta = kappa g: the linear half is exact, and |P| is a cosine series in u whose terms meet the
-neurons only through the moments sum_i r_i G_i exp(i m phi_i).  What a neuron does besides, and the tail of the series, are bounded;
-the worst neurons are computed one by one.
+for a = h + g, b = h - g, theta = kappa g: the linear half is exact, and |P| is a cosine series in u whose terms meet
+the neurons only through the moments sum_i r_i G_i exp(i m phi_i).  What a neuron does besides, and the tail of the
+series, are bounded; the worst neurons are computed one by one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from .proof import Network, Sums
 from .search import bases
 from .wheel import Pairs, missed, one_by_one
 
-EVERY = 4                                                                # so many terms for what a neuron writes outside its key's plane
+EVERY = 4                       # terms for what a neuron writes outside its key's plane
 TWO, FOUR = number(2.0), number(4.0)
 
 
 class Curve(NamedTuple):
-    """P(theta, u) = C cos u + t - B cos 2u, for each row of pairs; as a quadratic in x = cos u: -2 B x^2 + C x + t + B."""
+    """P(theta, u) = C cos u + t - B cos 2u, for each row of pairs; as a quadratic in x = cos u:
+    -2 B x^2 + C x + t + B."""
 
     C: Float[Ball, " half"]
     B: Float[Ball, " half"]
@@ -62,23 +63,28 @@ class Series(NamedTuple):
 def series(curve: Curve, terms: int) -> Series:
     """The first terms of |P|'s cosine series, and a bound on all that is left out.
 
-    sigma P with sigma = +-1 between the breaks differs from |P| by at most twice the largest -sigma P, a quadratic's maximum
-    over three intervals.  Tail: |c_m| <= 4 D1 / (pi m^2) + 2 (2 D2 + 2 |C| + 16 |B|) / (pi m^3) with D1, D2 the sums of |P'| and
-    |P''| over the zeros of P in (0, pi), where |P'| <= sqrt(discriminant).  Complexity: O(p terms).  Source: book, theorem "Tail".
+    sigma P with sigma = +-1 between the breaks differs from |P| by at most twice the largest -sigma P, a quadratic's
+    maximum over three intervals.  Tail: |c_m| <= 4 D1 / (pi m^2) + 2 (2 D2 + 2 |C| + 16 |B|) / (pi m^3) with D1, D2 the
+    sums of |P'| and |P''| over the zeros of P in (0, pi), where |P'| <= sqrt(discriminant).  Complexity: O(p terms).
+    Source: book, theorem "Tail".
     """
     u = curve.breaks()
     ends = torch.cat([torch.zeros_like(u[:, :1]), u, torch.full_like(u[:, :1], pi)], 1)
-    sign = torch.where(curve.at(Ball((ends[:, 1:] + ends[:, :-1]) / 2).cos()).mid < 0, -1.0, 1.0).double()      # by the middles, [half, 3]
+    # by the middles, [half, 3]
+    sign = torch.where(curve.at(Ball((ends[:, 1:] + ends[:, :-1]) / 2).cos()).mid < 0, -1.0, 1.0).double()
     x = Ball(ends).cos()
     top = Ball((curve.C.mid / (4 * curve.B.mid)).nan_to_num(0.0)[:, None].clamp(min=x.mid[:, 1:], max=x.mid[:, :-1]))
-    worst = maximum(maximum(-curve.at(x[:, 1:]) * Ball(sign), -curve.at(x[:, :-1]) * Ball(sign)), -curve.at(top) * Ball(sign)).amax(1)
+    worst = maximum(maximum(-curve.at(x[:, 1:]) * Ball(sign), -curve.at(x[:, :-1]) * Ball(sign)),
+                    -curve.at(top) * Ball(sign)).amax(1)
     wrong = worst.relu().upper() * TWO + number(2.0**-40)    # the last: corners of intervals, rounded
     j = torch.arange(terms + 2, dtype=torch.float64)
-    S = (Ball(u[:, :, None]) * Ball(j)).sin() * Ball(1 / j.clamp_min(1.0))      # integrals of cos j u from 0 to the breaks
+    # integrals of cos j u from 0 to the breaks
+    S = (Ball(u[:, :, None]) * Ball(j)).sin() * Ball(1 / j.clamp_min(1.0))
     S = Ball(torch.where(j == 0, u[:, :, None], S.mid), _up(S.rad + 2.0**-40), S.mag + 4)
     jump = Ball(sign[:, :-1] - sign[:, 1:])
     weight = (jump[:, :, None] * S).sum(1)                               # [half, terms + 2]
-    weight = Ball(torch.cat([weight.mid[:, :1] + sign[:, -1:] * pi, weight.mid[:, 1:]], 1), _up(weight.rad + 2.0**-48), weight.mag + 4)
+    weight = Ball(torch.cat([weight.mid[:, :1] + sign[:, -1:] * pi, weight.mid[:, 1:]], 1),
+                  _up(weight.rad + 2.0**-48), weight.mag + 4)
     def shift(by: int) -> Ball:
         return weight.pick(lambda y: y[:, (torch.arange(terms) + by).abs()])
     C, B = curve.C[:, None], curve.B[:, None]
@@ -99,14 +105,17 @@ def tail(curve: Curve, m: int) -> Float[Ball, " half"]:
     return (D1 * number(4 / (pi * m) * (1 + 2.0**-40)) + rest * number(1 / (pi * m * m) * (1 + 2.0**-40))).upper()
 
 
-def model_of(angle: Float[Ball, " p"], phase: Float[Tensor, " k"], r: Float[Tensor, " k"], t: Float[Ball, ""]) -> Float[Ball, "p k"]:
+def model_of(angle: Float[Ball, " p"], phase: Float[Tensor, " k"], r: Float[Tensor, " k"],
+             t: Float[Ball, ""]) -> Float[Ball, "p k"]:
     """r (cos u + t (1 - cos 2u)) for u = kappa a + phase, with 1 - cos 2u = 2 - 2 cos^2 u."""
     cos = (angle[:, None] + Ball(phase)).cos()
     return (cos + (number(1.0) - cos * cos) * (t * TWO)) * Ball(r)
 
 
-def of_cluster(net: Network, advice: Advice, i: Int[Tensor, " k"], g: int, terms: int) -> tuple[Ball, Ball, Ball, Series]:
-    """(errors, cosines, sines, series) of one cluster's neurons i: what its model misses at a, and its moments by column of G."""
+def of_cluster(net: Network, advice: Advice, i: Int[Tensor, " k"], g: int,
+               terms: int) -> tuple[Ball, Ball, Ball, Series]:
+    """(errors, cosines, sines, series) of one cluster's neurons i: what its model misses at a,
+    and its moments by column of G."""
     p, key = net.S.shape[0], advice["keys"][g // advice["t"].shape[1], None]
     angle, t, r, phase = angles(key, p)[:, 0], Ball(advice["t"].flatten()[g]), advice["r"][i].abs(), advice["phase"][i]
     G = net.G[i]
@@ -158,8 +167,10 @@ def summed(net: Network, advice: Advice, terms: int, at: Pairs) -> Sums:
     return Sums(z, off, stack(astray).pick(lambda y: y.movedim(0, -1)))
 
 
-def waves_of(parts: list[Float[Ball, "half terms2 q"]], first: int, angle: Float[Ball, " p"]) -> Float[Ball, "half p q"]:
-    """Cosine series of a key's clusters, added up and evaluated at every h: coefficients of cos m u, then of sin m u, from m = first on."""
+def waves_of(parts: list[Float[Ball, "half terms2 q"]], first: int,
+             angle: Float[Ball, " p"]) -> Float[Ball, "half p q"]:
+    """Cosine series of a key's clusters, added up and evaluated at every h: coefficients of cos m u,
+    then of sin m u, from m = first on."""
     total = sum(parts[1:], parts[0])
     turned = Ball(torch.arange(first, first + total.shape[1] // 2, dtype=torch.float64)) * angle[:, None]
     return cat([turned.cos(), turned.sin()], 1) @ total

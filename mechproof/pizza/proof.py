@@ -25,7 +25,8 @@ TWO = number(2.0)
 
 
 class Network(NamedTuple):
-    """logit_c = S[a, c] + S[b, c] + sum_i relu(H_i(a) + H_i(b)) (G_i T_c + rest), |rest| <= over_i v_c; S off by direct[a] + direct[b]."""
+    """logit_c = S[a, c] + S[b, c] + sum_i relu(H_i(a) + H_i(b)) (G_i T_c + rest), |rest| <= over_i v_c;
+    S off by direct[a] + direct[b]."""
 
     H: Table
     G: Float[Ball, "n q1"]                                               # q outputs through the door, and `over`
@@ -49,7 +50,8 @@ def network(model: Model, advice: Advice) -> Network:
 
 
 class Sums(NamedTuple):
-    """The sums, off by at most `off` in Euclidean norm, and besides by `astray` in each of the first planes of two outputs."""
+    """The sums, off by at most `off` in Euclidean norm, and besides by `astray` in each of the first planes
+    of two outputs."""
 
     z: Float[Ball, "half p q1"]
     off: Float[Ball, "half p"]
@@ -80,10 +82,12 @@ def proved(p: int, certified: Bool[Tensor, "half p"], margin: Callable[[int, int
     """Counts of ordered pairs: those with a = b once, all others twice; and the case of any one."""
     def case(tokens: Sequence[int]) -> Case:
         if len(tokens) != 2 or not all(isinstance(t, int) and 0 <= t < p for t in tokens):
-            raise InputError(f"tokens {list(tokens)!r} are not an input of this model; expected two whole numbers from 0 to {p - 1}")
+            raise InputError(f"tokens {list(tokens)!r} are not an input of this model; "
+                             f"expected two whole numbers from 0 to {p - 1}")
         g, h = place(p, *tokens)
         found = bool(certified[g, h])
-        return Case(found, "the right answer's logit is largest" if found else "a wrong answer is not ruled out", lambda: margin(g, h))
+        return Case(found, "the right answer's logit is largest" if found else "a wrong answer is not ruled out",
+                    lambda: margin(g, h))
     with cost.charge(certified.numel(), "pairs counted"):
         return Proved(2 * int(certified.sum()) - int(certified[0].sum()), p * p, case)
 
@@ -97,5 +101,6 @@ def place(p: int, a: int, b: int) -> tuple[int, int]:
 
 def doors(sizes: Mapping[str, int], parameters: Parameters) -> dict[str, Spec]:
     """The advice that every proof through doors takes: two bases and the key frequencies (0 for none)."""
-    return {"inner": Spec((parameters["residual_rank"], sizes["d_model"])), "outer": Spec((parameters["rank"], sizes["d_model"])),
+    return {"inner": Spec((parameters["residual_rank"], sizes["d_model"])),
+            "outer": Spec((parameters["rank"], sizes["d_model"])),
             "keys": Spec((parameters["rank"] // 2,), 0, sizes["p"] // 2)}

@@ -1,4 +1,5 @@
-"""Advice for the proofs: bases, keys and places on the wheel, read off the trained weights.  Nothing here is trusted."""
+"""Advice for the proofs: bases, keys and places on the wheel, read off the trained weights.
+Nothing here is trusted."""
 
 from __future__ import annotations
 

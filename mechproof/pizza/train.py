@@ -38,7 +38,8 @@ def start(settings: Mapping, seed: int) -> dict[str, Tensor]:
     weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes(**own).items()}
     d_model = weights["W_E"].shape[1]
     fans = {"W_O": d_model, "W_out": weights["W_out"].shape[0]}
-    return {name: tensor * (0 if name in BIASES else fans.get(name, d_model) ** -0.5) for name, tensor in weights.items()}
+    return {name: tensor * (0 if name in BIASES else fans.get(name, d_model) ** -0.5)
+            for name, tensor in weights.items()}
 
 
 def rate(step: int, steps: int, decay: float) -> float:
@@ -47,11 +48,13 @@ def rate(step: int, steps: int, decay: float) -> float:
     return min(1.0, (step + 1) / RECIPE["warmup"], falling)
 
 
-def descend(weights: dict[str, Tensor], pairs: Tensor, steps: int, decay: float, weight_decay: float) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def descend(weights: dict[str, Tensor], pairs: Tensor, steps: int, decay: float,
+            weight_decay: float) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Full-batch training on these pairs, in place; yields (steps done, weights) before every step and at the end."""
     p, twice = weights["W_U"].shape[1], 1.0 + (pairs[:, 0] != pairs[:, 1]).double()
     answers = pairs.sum(-1) % p
-    optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE["lr"], betas=RECIPE["betas"], weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE["lr"], betas=RECIPE["betas"],
+                                  weight_decay=weight_decay, fused=True)
     for step in range(steps):
         yield step, weights
         for group in optimizer.param_groups:
@@ -81,7 +84,8 @@ def train(settings: Mapping, seed: int, steps: int | None = None, progress: Call
 
 
 def polished(model: Model, steps: int = 2000) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The model after these further steps on all pairs, the learning rate falling from the start; tensors and metadata."""
+    """The model after these further steps on all pairs, the learning rate falling from the start;
+    tensors and metadata."""
     weights = {name: tensor.clone().requires_grad_() for name, tensor in model.tensors.items()}
     with one_thread():
         for _ in descend(weights, unordered(model.sizes["p"]), steps, 1.0, RECIPE["weight_decay"]):

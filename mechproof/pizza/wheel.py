@@ -40,7 +40,8 @@ def pairs(p: int) -> Pairs:
 
 def one_by_one(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p q"]:
     """sum_i relu(H_i(a) + H_i(b)) G_i of every pair, neuron by neuron.  Complexity: O(p^2 n q)."""
-    return stack([(H.mid[a] + H.mid[b]).relu() @ G for a, b in zip(at.a, at.b)])      # a row of pairs at a time, for the memory
+    # a row of pairs at a time, for the memory
+    return stack([(H.mid[a] + H.mid[b]).relu() @ G for a, b in zip(at.a, at.b)])
 
 
 def missed(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p"]:
@@ -52,7 +53,8 @@ def missed(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p"]:
 def sides(h: Float[Tensor, "p nodes m"]) -> tuple[Float[Tensor, "p nodes"], Float[Tensor, "p nodes"]]:
     """Lower and upper bounds on the neurons of each node, each to a scale of its own."""
     scaled = h * (1 / (h.abs().mean(0) + 2.0**-900))                     # any positive numbers are sound
-    size = _largest(scaled.abs())                                        # one product each, so rounded by U of its own size
+    # one product each, so rounded by U of its own size
+    size = _largest(scaled.abs())
     scaled = Ball(scaled, _up(U * size), size)
     return -(-scaled).amax(-1).upper().mid, scaled.amax(-1).upper().mid
 
@@ -88,7 +90,8 @@ def turns(h: Float[Tensor, "p nodes m"], at: Pairs) -> Turns:
                  torch.cat([on[:, 1:][entry, i], first[G, S, J]]))
 
 
-def by_turns(H: Table, G: Float[Ball, "n q"], place: Float[Tensor, " n"], n_nodes: int, at: Pairs) -> Float[Ball, "half p q"]:
+def by_turns(H: Table, G: Float[Ball, "n q"], place: Float[Tensor, " n"], n_nodes: int,
+             at: Pairs) -> Float[Ball, "half p q"]:
     """The same sums as `one_by_one`: prefix sums where a run of neurons that are on ends, less those where it begins.
 
     Complexity: O(p n q + p^2 nodes + q turns).
@@ -99,7 +102,8 @@ def by_turns(H: Table, G: Float[Ball, "n q"], place: Float[Tensor, " n"], n_node
     none = h.mid.new_zeros(p, m * n_nodes - n)                           # neurons that write nothing
     padded = torch.cat([h.mid, none], 1)
     prefix = (h[:, :, None] * G[order]).cumsum(1)
-    prefix = prefix.pick(lambda x: torch.cat([torch.zeros_like(x[:, :1]), x, x[:, -1:].expand(-1, m * n_nodes - n, -1)], 1))
+    prefix = prefix.pick(lambda x: torch.cat([torch.zeros_like(x[:, :1]), x,
+                                              x[:, -1:].expand(-1, m * n_nodes - n, -1)], 1))
     found = turns(padded.view(p, n_nodes, m), at)
     z = []
     for kind in ((~found.on).nonzero().flatten(), found.on.nonzero().flatten()):

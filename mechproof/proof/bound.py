@@ -36,7 +36,8 @@ def share_lo(share: float, places: int = 2) -> str:
 
 
 def percent_lo(correct: int, total: int, digits: int = 4) -> str:
-    """correct / total in percent with `digits` significant digits of what is certified or of what is not, rounded down."""
+    """correct / total in percent with `digits` significant digits of what is certified or of what is not,
+    rounded down."""
     if correct in (0, total):
         return "100%" if correct else "0%"
     rest = min(Fraction(correct, total), 1 - Fraction(correct, total))
@@ -64,7 +65,8 @@ class Case:
 
     covered: bool
     reason: str
-    margin: Callable[[], float | None] = field(default=lambda: None, repr=False, compare=False)     # worked out when asked for
+    # worked out when asked for
+    margin: Callable[[], float | None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def margin_lo(self) -> float | None:
@@ -100,7 +102,8 @@ class Bound:
 
     def __post_init__(self):
         if not 0 <= self.correct <= self.total:                     # an overflow, say; no proof ever says this
-            raise ArithmeticError(f"{self.strategy} counts {self.correct} of {self.total} inputs of {self.model}: a fault of the library")
+            raise ArithmeticError(f"{self.strategy} counts {self.correct} of {self.total} inputs of {self.model}: "
+                                  "a fault of the library")
 
     @property
     def accuracy_lower_bound(self) -> float:
@@ -116,7 +119,8 @@ class Bound:
 
         Errors: InputError for a bound that was not proved here but read from somewhere."""
         if self.case is None:
-            raise InputError(f"this bound of {self.model} is a number without its proof, which says nothing of single inputs; prove it anew")
+            raise InputError(f"this bound of {self.model} is a number without its proof, which says nothing of single "
+                             "inputs; prove it anew")
         with own_state():
             return self.case(tokens)
 
@@ -127,7 +131,8 @@ class Bound:
         return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
-        text = f">= {percent_lo(self.correct, self.total)} of {short_int(self.total)} inputs · {short(self.flops, 'FLOP')}"
+        text = (f">= {percent_lo(self.correct, self.total)} of {short_int(self.total)} inputs"
+                f" · {short(self.flops, 'FLOP')}")
         if self.unexplained_dimensions is not None:
             text += f" · {short_int(self.unexplained_dimensions)} unexplained dimensions"
         if self.failure_probability:

@@ -32,12 +32,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 POINTWISE = frozenset(
-    "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge bitwise_and bitwise_or bitwise_not exp log sqrt reciprocal "
+    "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge bitwise_and bitwise_or bitwise_not exp log "
+    "sqrt reciprocal "
     "floor floor_divide clamp clamp_min clamp_max masked_fill nan_to_num cos sin sign acos remainder".split())
-REDUCTIONS = frozenset("sum mean amax amin any all cumsum cummax cummin nonzero argmax bincount unique_consecutive repeat_interleave".split())
+REDUCTIONS = frozenset("sum mean amax amin any all cumsum cummax cummin nonzero argmax bincount unique_consecutive "
+                       "repeat_interleave".split())
 FREE = frozenset(
-    "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone _to_copy alias "
-    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip unbind split "
+    "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone "
+    "_to_copy alias "
+    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip "
+    "unbind split "
     "index_copy index_fill copy full full_like scatter eye split_with_sizes scalar_tensor repeat roll".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 
@@ -70,12 +74,14 @@ def price(name: str, args: tuple, result) -> int:
     if name in ("mm", "bmm", "mv", "dot"):
         return 2 * result.numel() * args[0].shape[-1]
     if name in ("scatter_reduce", "scatter_add", "index_add"):
-        return args[3].numel()                                                               # every number added or compared once
+        # every number added or compared once
+        return args[3].numel()
     if name == "sort":
         return args[0].numel() * _log2(args[0].shape[-1])
     if name == "searchsorted":
         return result.numel() * _log2(args[0].shape[-1])
-    raise Uncounted(f"operation {name!r} has no price in cost.py: add it to a table, or wrap it in cost.charge(n, 'why')")
+    raise Uncounted(f"operation {name!r} has no price in cost.py: "
+                    "add it to a table, or wrap it in cost.charge(n, 'why')")
 
 
 class _Count(TorchDispatchMode):
@@ -102,7 +108,8 @@ class _Count(TorchDispatchMode):
 class _NoWayOut(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func.__name__ in LEAVING:
-            raise Uncounted(f"Tensor.{func.__name__} leaves torch inside a count: wrap the block in cost.charge(n, 'why')")
+            raise Uncounted(f"Tensor.{func.__name__} leaves torch inside a count: "
+                            "wrap the block in cost.charge(n, 'why')")
         return func(*args, **(kwargs or {}))
 
 
@@ -132,5 +139,6 @@ def charge(n: int, why: str) -> Iterator[None]:
 
 
 def addresses() -> AbstractContextManager[None]:
-    """A block of index arithmetic that the sizes alone decide, at no cost; nothing in it may depend on weights or advice."""
+    """A block of index arithmetic that the sizes alone decide, at no cost;
+    nothing in it may depend on weights or advice."""
     return charge(0, "addresses")

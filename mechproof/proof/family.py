@@ -35,7 +35,8 @@ BUFFERS = ("mask", "IGNORE", "train_pairs")                              # in fi
 class Model:
     """A trained network as data: float32 tensors under their usual names, and where they came from.
 
-    The tensors are copied, and checked however the model is made.  Errors: InputError for a tensor that the family lacks or does not
+    The tensors are copied, and checked however the model is made.
+    Errors: InputError for a tensor that the family lacks or does not
     know, of another shape or type, or with NaN or infinity.
     """
 
@@ -46,7 +47,8 @@ class Model:
 
     def __post_init__(self):
         if not isinstance(self.family, Family) or not isinstance(self.tensors, Mapping):
-            raise InputError(f"model {self.name!r} is made of a {type(self.family).__name__} and a {type(self.tensors).__name__}; "
+            raise InputError(f"model {self.name!r} is made of a {type(self.family).__name__} and a "
+                             f"{type(self.tensors).__name__}; "
                              "mp.load takes the name or path of one")
         with own_state():
             object.__setattr__(self, "tensors", owned(self.family, self.tensors))
@@ -62,8 +64,8 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Hash of all that a bound depends on: tensors (name, shape, float32 little-endian bytes, in order of names), and what else the
-        family reads (`key value`, a line each)."""
+        """Hash of all that a bound depends on: tensors (name, shape, float32 little-endian bytes, in order of names),
+        and what else the family reads (`key value`, a line each)."""
         digest = hashlib.sha256()
         for name in sorted(self.tensors):
             tensor = self.tensors[name].contiguous()
@@ -95,7 +97,8 @@ def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of a family's tensors in float32.  Errors: InputError, as for a Model."""
     lacking, strange = set(family.tensors) - set(tensors), set(tensors) - {*family.tensors, *family.optional}
     if lacking or strange:
-        raise InputError(f"tensors {', '.join(sorted(map(shown, lacking or strange)))} are {'lacking' if lacking else 'no part of this network'}; "
+        raise InputError(f"tensors {', '.join(sorted(map(shown, lacking or strange)))} are "
+                         f"{'lacking' if lacking else 'no part of this network'}; "
                          f"{family.name} takes {', '.join(family.tensors)}")
     for key, tensor in tensors.items():
         if not plain(tensor):
@@ -111,7 +114,8 @@ def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A whole-numbered knob of a strategy: its default, the range it may take, and what its values are called (if they are)."""
+    """A whole-numbered knob of a strategy: its default, the range it may take,
+    and what its values are called (if they are)."""
 
     default: int
     low: int
@@ -155,7 +159,8 @@ class Spec:
 
 @dataclass(frozen=True)
 class Proved:
-    """What a check hands back: exact counts, the case of any input, and (asked after the count) what rounding alone lost."""
+    """What a check hands back: exact counts, the case of any input, and (asked after the count)
+    what rounding alone lost."""
 
     correct: int
     total: int
@@ -181,7 +186,8 @@ class Strategy:
 
     def full_id(self, parameters: Parameters) -> str:
         """The id with every parameter that is not at its default."""
-        changed = [f"{k}={self.parameters[k].text(v)}" for k, v in parameters.items() if v != self.parameters[k].default]
+        changed = [f"{k}={self.parameters[k].text(v)}" for k, v in parameters.items()
+                   if v != self.parameters[k].default]
         return self.id + (":" + ",".join(changed) if changed else "")
 
     def __repr__(self) -> str:
@@ -194,7 +200,8 @@ class Family:
 
     name: str
     tensors: Sequence[str]
-    foreign: Mapping[str, str]                               # known parts that must be absent or zero, and what they are
+    # known parts that must be absent or zero, and what they are
+    foreign: Mapping[str, str]
     ignored: Sequence[str]                                   # buffers that change nothing
     sizes: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, int]]     # from tensors and metadata
     strategies: Callable[[Mapping[str, int]], list[Strategy]]
@@ -204,8 +211,10 @@ class Family:
     numbers: Callable[[Mapping[str, int]], int] = lambda sizes: 0         # about how many a proof holds at once
     optional: Sequence[str] = ()                             # tensors that a file may have besides
     described: Sequence[str] = ()                            # sizes that the metadata say, since no tensor does
-    assumed: Mapping[str, str] = field(default_factory=dict)             # what else a network of this kind is, in the words of a file's metadata
-    asked: Sequence[str] = ()                                # of these, what a file must say, since its tensors might be those of another kind
+    # what else a network of this kind is, in the words of a file's metadata
+    assumed: Mapping[str, str] = field(default_factory=dict)
+    # of these, what a file must say, since its tensors might be those of another kind
+    asked: Sequence[str] = ()
     edits: Mapping[str, Callable[[Model], tuple[dict[str, Tensor], dict[str, str]]]] = field(default_factory=dict)
 
     @property
@@ -264,17 +273,21 @@ def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
                 raise TypeError
             tensor = tensor.detach().cpu()
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; expected an array of numbers") from None
+            raise InputError(f"advice {name!r} is a {type(advice[name]).__name__}; "
+                             "expected an array of numbers") from None
         low, high = spec.low, spec.high
         real = low is None or high is None
         if tensor.is_complex() or (not real and tensor.is_floating_point()):
-            raise InputError(f"advice {name!r} has dtype {tensor.dtype}; expected {'real numbers' if real else 'integers'}")
-        copied = tensor.to(torch.float64 if real else torch.int64, copy=True)                 # the caller may change theirs
+            raise InputError(f"advice {name!r} has dtype {tensor.dtype}; "
+                             f"expected {'real numbers' if real else 'integers'}")
+        # the caller may change theirs
+        copied = tensor.to(torch.float64 if real else torch.int64, copy=True)
         if tuple(tensor.shape) != spec.shape:
             raise InputError(f"advice {name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)}")
         if real and not copied.isfinite().all():
             raise InputError(f"advice {name!r} holds NaN or infinity; expected finite numbers")
-        if low is not None and high is not None and copied.numel() and not (low <= int(copied.min()) and int(copied.max()) <= high):
-            raise InputError(f"advice {name!r} runs from {int(copied.min())} to {int(copied.max())}; expected {low} to {high}")
+        if low is not None and high is not None and bool(((copied < low) | (copied > high)).any()):
+            raise InputError(f"advice {name!r} runs from {int(copied.min())} to {int(copied.max())}; "
+                             f"expected {low} to {high}")
         clean[name] = copied
     return clean

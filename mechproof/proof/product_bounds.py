@@ -112,7 +112,8 @@ def root_hi(G: Float[Ball, "a a"]) -> Float[Ball, ""]:
 
 
 def sigma_hi(factors: Factors) -> Float[Ball, ""]:
-    """At least the largest singular value of the product, []; its square is an eigenvalue of (C^T M1^T M1 C)(Mn Mn^T), C between.
+    """At least the largest singular value of the product, [];
+    its square is an eigenvalue of (C^T M1^T M1 C)(Mn Mn^T), C between.
 
     Complexity: O((q + k) a^2 + j a^3).
     """
@@ -135,7 +136,8 @@ def spectral(factors: Factors) -> Rows:
 
 
 def products(size: Callable[[Ball], Ball]) -> RowBound:
-    """sqrt2 |M1| |M2| ... |Mn|, the same for every row; size is `operator_norm` or `frobenius`.  Complexity: that of the sizes."""
+    """sqrt2 |M1| |M2| ... |Mn|, the same for every row; size is `operator_norm` or `frobenius`.
+    Complexity: that of the sizes."""
     return lambda factors: alike(reduce(mul, map(size, factors)) * SQRT2, factors)
 
 
@@ -194,6 +196,6 @@ def frobenius(x: Float[Ball, "a b"]) -> Float[Ball, ""]:
 
 # from the one that knows all of the product to those that know a number a factor
 RUNGS: dict[str, RowBound] = {
-    "exact": exact, "gram": gram, "per_dimension": per_dimension, "norms": folded(norms(operator_norm)), "spectral": spectral,
-    "operator": products(operator_norm), "recursive": recursive, "frobenius": products(frobenius),
+    "exact": exact, "gram": gram, "per_dimension": per_dimension, "norms": folded(norms(operator_norm)),
+    "spectral": spectral, "operator": products(operator_norm), "recursive": recursive, "frobenius": products(frobenius),
 }

@@ -36,7 +36,8 @@ def in_memory(model: Model) -> Iterator[None]:
     """Errors: InputError for a model whose tables do not fit."""
     needed = 8 * model.family.numbers(model.sizes)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
-    message = f"model {model.name!r} needs tables of some {short(needed, 'B')}, more than this machine's memory; take a smaller one"
+    message = (f"model {model.name!r} needs tables of some {short(needed, 'B')}, more than this machine's memory; "
+               "take a smaller one")
     if needed > there:
         raise InputError(message)
     try:
@@ -71,7 +72,8 @@ def check(model: Model, strategy: str, advice: object, rank: int | None = None) 
 @own_state()
 def checked(model: Model, preset: Strategy, parameters: Parameters, advice: object) -> Bound:
     """The proof of a strategy, listed or not, of the weights as they are now.  Errors and complexity: as `check`."""
-    model = replace(model)                                  # copied and checked anew: what the caller changes meanwhile is another network
+    # copied and checked anew: what the caller changes meanwhile is another network
+    model = replace(model)
     advice = check_advice(advice, preset.advice(parameters))
     start = time.perf_counter()
     with in_memory(model), cost.count() as counted:
@@ -80,7 +82,8 @@ def checked(model: Model, preset: Strategy, parameters: Parameters, advice: obje
         proved = preset.check(model, advice, parameters)
     return Bound(
         model=model.name, strategy=preset.full_id(parameters), correct=proved.correct, total=proved.total,
-        flops=counted.flops, failure_probability=preset.failure_probability, unexplained_dimensions=preset.unexplained_dimensions(parameters),
+        flops=counted.flops, failure_probability=preset.failure_probability,
+        unexplained_dimensions=preset.unexplained_dimensions(parameters),
         advice_bytes=sum(tensor.numel() * tensor.element_size() for tensor in advice.values()),
         seconds=time.perf_counter() - start, undecided=proved.undecided(), case=proved.case)
 

@@ -56,7 +56,8 @@ class Ball:
     """A float64 tensor `mid`, one radius `rad` for all its entries, and `mag` >= |mid|.
 
     Shapes: mid any; rad and mag are 0-dimensional, so that costs are counted where they arise.
-    `Ball(tensor)` takes the tensor's numbers as exact (float32 weights and advice are); its radius is NaN if one is not finite.
+    `Ball(tensor)` takes the tensor's numbers as exact (float32 weights and advice are);
+    its radius is NaN if one is not finite.
     """
 
     __slots__ = ("mag", "mid", "rad")
@@ -161,7 +162,8 @@ class Ball:
         With the maximum taken out, each of the n terms lies in [0, 1] and carries at most (1/e + 5) U, so the
         sum, in [1, n], carries (n + 6) n U; log has slope at most 1 there; two more roundings of the result.
         """
-        n, x = self.shape[dim], self.mid if but is None else self.mid.masked_fill(but, -torch.inf)       # adds exp(-inf) = 0
+        # adds exp(-inf) = 0
+        n, x = self.shape[dim], self.mid if but is None else self.mid.masked_fill(but, -torch.inf)
         top = x.amax(dim, keepdim=True)
         mid = (x - top).exp().sum(dim).log() + top.squeeze(dim)
         mag = _up(self.mag + n)

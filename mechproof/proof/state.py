@@ -1,10 +1,10 @@
 """The state of the process that proofs compute in: their own.
 
 Problem: a theorem must not depend on who called.  A default dtype, an autocast, a compiler, worker threads that read
-the smallest numbers as zero: each has made a proof speak of another network.  Idea: one place that `load`, `search`, `check`,
-`certify`, `verify`, `sweep` and `Bound.why` enter.  It sets what can be set, on this thread alone and with the others kept
-out, verifies that the arithmetic is what rounding.py relies on, refuses what it cannot set in one line, and leaves
-everything as it was.
+the smallest numbers as zero: each has made a proof speak of another network.  Idea: one place that `load`, `search`,
+`check`, `certify`, `verify`, `sweep` and `Bound.why` enter.  It sets what can be set, on this thread alone and with the
+others kept out, verifies that the arithmetic is what rounding.py relies on, refuses what it cannot set in one line, and
+leaves everything as it was.
 
 A new setting of torch is one more line of `SETTINGS`, or of `refusals`.
 
@@ -45,20 +45,25 @@ class Setting(NamedTuple):
 
 
 SETTINGS = (
-    Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, 1),       # workers may flush, or sum in another order
+    # workers may flush, or sum in another order
+    Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, 1),
     Setting("flushing of small numbers", lambda: not reads_small_numbers(), torch.set_flush_denormal, False),
     Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32),
-    Setting("the precision of float32 products", lambda: _matmul_precision(), torch.set_float32_matmul_precision, "highest"),
-    Setting("autocast", lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on), False),
+    Setting("the precision of float32 products",
+            lambda: _matmul_precision(), torch.set_float32_matmul_precision, "highest"),
+    Setting("autocast",
+            lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on), False),
     Setting("gradients", torch.is_grad_enabled, torch._C._set_grad_enabled, False),
     Setting("the precision of flint", lambda: ctx.prec, lambda bits: setattr(ctx, "prec", bits), 53),
 )
-SMALL = torch.ones(2**15 + 64, dtype=torch.int32, device="cpu").view(torch.float32)      # 2^-149, so often that torch would share the work out
+# 2^-149, so often that torch would share the work out
+SMALL = torch.ones(2**15 + 64, dtype=torch.int32, device="cpu").view(torch.float32)
 _inside = threading.local()
 
 
 def _matmul_precision() -> str:
-    """As set by the one call for all backends; where torch's newer settings are used besides, that call raises (proofs multiply in float64)."""
+    """As set by the one call for all backends; where torch's newer settings are used besides,
+    that call raises (proofs multiply in float64)."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -76,7 +81,8 @@ def refusals() -> Iterator[str]:
     """What is in force that cannot be set from here, and what would do."""
     modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
     if modes:
-        yield f"a torch mode ({type(modes[-1]).__name__}) is in force; leave its `with` block, or restart a process that was interrupted in one"
+        yield (f"a torch mode ({type(modes[-1]).__name__}) is in force; leave its `with` block, "
+               "or restart a process that was interrupted in one")
     if torch.compiler.is_compiling() or compiler():
         yield "torch.compile is at work; call this outside of compiled code"
     if torch.jit.is_tracing():
@@ -117,7 +123,8 @@ def own_state() -> Iterator[None]:
         yield
         for setting in SETTINGS:
             if setting.get() != setting.own:
-                raise InputError(f"the state of this process: {setting.name} was set meanwhile, by another thread perhaps; try again")
+                raise InputError(f"the state of this process: {setting.name} was set meanwhile, by another thread "
+                                 "perhaps; try again")
 
 
 def _without_device(stack: ExitStack) -> None:

@@ -1,5 +1,5 @@
-"""Cells: for which queries and wrong tokens a sum of single-token terms is positive whatever the other tokens are, and by which
-combinations of buckets it may not be."""
+"""Cells: for which queries and wrong tokens a sum of single-token terms is positive whatever the other tokens are, and
+by which combinations of buckets it may not be."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BLOCK = 2**21           # numbers in a block of cells
 
 @dataclass
 class Cells:
-    """r, x, tokens [c] row, column, and for how many wrong tokens it stands; own [c], f [c, p, b] (p = 1: all positions alike);
-    known [c] whether these bound anything, need [c], few [c] choices that there are (the others are copies of choice 0);
-    n other positions.
+    """r, x, tokens [c] row, column, and for how many wrong tokens it stands; own [c], f [c, p, b] (p = 1: all positions
+    alike); known [c] whether these bound anything, need [c], few [c] choices that there are (the others are copies of
+    choice 0); n other positions.
 
     slack: no sum formed below is further from the real one.  Such a sum has at most n + 4 roundings of numbers of
     size at most own + (n + 2) f, which is allowed for twice.  It is infinite where one of them is not finite.
@@ -89,8 +89,8 @@ class Cells:
 
 
 def extended(terms: tuple[np.ndarray, ...], out: np.ndarray, slack: float, cell: np.ndarray) -> Iterator[tuple]:
-    """Sums own + f[0, .] + f[1, .] + ... not above slack, by choices that are not `out`, built choice by choice while the least
-    rest (`low`) may keep them so."""
+    """Sums own + f[0, .] + f[1, .] + ... not above slack, by choices that are not `out`, built choice by choice while
+    the least rest (`low`) may keep them so."""
     own, f, low = terms
     n, b = f.shape[1:]
     least = own + reduced(np.sum, low, 1)
@@ -104,7 +104,8 @@ def extended(terms: tuple[np.ndarray, ...], out: np.ndarray, slack: float, cell:
     count = np.bincount(i * n + p, minlength=len(at) * n).reshape(-1, n)
     work(3 * len(i) + 2 * low.size)
     start = (np.cumsum(count) - count.ravel()).reshape(-1, n)
-    limit = slack - np.concatenate([np.cumsum(low[:, :0:-1], 1)[:, ::-1], np.zeros((len(at), 1))], 1)    # what the rest leaves, [row, p]
+    # what the rest leaves, [row, p]
+    limit = slack - np.concatenate([np.cumsum(low[:, :0:-1], 1)[:, ::-1], np.zeros((len(at), 1))], 1)
 
     def walk(row: np.ndarray, total: np.ndarray, code: np.ndarray, p: int) -> Iterator[tuple]:
         if p == n:

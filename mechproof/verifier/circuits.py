@@ -46,7 +46,8 @@ class Circuits:
     def centred(self) -> Circuits:
         """The same logit differences, the means of EU and PV moved into OV (attention sums to one)."""
         direct, places = self.EU.mean(), self.PV.mean()
-        return Circuits(self.n_ctx, self.A, self.B, self.EU - direct, self.OV + (direct + places), self.PV - places, self.slack)
+        return Circuits(self.n_ctx, self.A, self.B, self.EU - direct, self.OV + (direct + places),
+                        self.PV - places, self.slack)
 
 
 def exact(w: Weights, n_ctx: int | None) -> Circuits:
@@ -54,7 +55,8 @@ def exact(w: Weights, n_ctx: int | None) -> Circuits:
     if n_ctx:
         left, right, votes, logits = (Mat.of(w[name]) for name in ("QK_left", "QK_right", "OV_left", "OV_right"))
         v = left.shape[0]
-        return Circuits(n_ctx, left @ right.T, Mat.zeros(v, 2), Mat.of(w["EU"][None]), votes @ logits, Mat.zeros(2, v), dict.fromkeys(TABLES))
+        return Circuits(n_ctx, left @ right.T, Mat.zeros(v, 2), Mat.of(w["EU"][None]), votes @ logits, Mat.zeros(2, v),
+                        dict.fromkeys(TABLES))
     return compact(w, {}, dict.fromkeys(TABLES, "exact"))
 
 
@@ -64,7 +66,8 @@ def shared(w: Weights) -> tuple[dict[str, list[Mat]], Mat, Mat]:
     mean, Q = W["W_pos"].mean(), W["W_Q"].scaled(1 / arb(w["W_Q"].shape[1]).sqrt())
     queries, keys = W["W_E"] + W["W_pos"].last(), W["W_E"] + mean
     B = queries @ (Q @ ((W["W_pos"] - mean) @ W["W_K"]).T)
-    chains = {"qk": [queries, Q, W["W_K"].T, keys.T], "eu": [queries, W["W_U"]], "ov": [W["W_E"], W["W_V"], W["W_O"], W["W_U"]]}
+    chains = {"qk": [queries, Q, W["W_K"].T, keys.T], "eu": [queries, W["W_U"]],
+              "ov": [W["W_E"], W["W_V"], W["W_O"], W["W_U"]]}
     return chains, B, reduce(matmul, [W["W_pos"], W["W_V"], W["W_O"], W["W_U"]])
 
 
@@ -94,7 +97,8 @@ def directions(dims: list[int], tier: str) -> dict[int, int]:
 
 
 def compacted(chain: list[Mat], tier: str, name: str, advice: dict[str, np.ndarray]) -> tuple[Mat, np.ndarray | None]:
-    """A chain multiplied out, or only its mean row and its part along the advice; by how much a row's differences may be off."""
+    """A chain multiplied out, or only its mean row and its part along the advice;
+    by how much a row's differences may be off."""
     if tier == "exact":
         first, *inner, last = chain
         return reduce(matmul, [first, *([inner[0] @ inner[1]] if inner else []), last]), None
@@ -152,7 +156,8 @@ def whole(*matrices: np.ndarray) -> tuple[list[fmpz_mat], int]:
     """float32 matrices as integers times 2^-e, one e for all: 24 bits for the smallest entry that is not 0."""
     parts = [np.frexp(matrix.astype(float)) for matrix in matrices]
     e = 24 - min((int(exponent[x != 0].min()) for x, exponent in parts if x.any()), default=0)
-    lifted = [[int(x * 2**24) << max(k + e - 24, 0) for x, k in zip(x.flat, exponent.ravel().tolist())] for x, exponent in parts]
+    lifted = [[int(x * 2**24) << max(k + e - 24, 0) for x, k in zip(x.flat, exponent.ravel().tolist())]
+              for x, exponent in parts]
     return [fmpz_mat(*matrix.shape, entries) for matrix, entries in zip(matrices, lifted)], e
 
 
@@ -163,7 +168,8 @@ def sampled(w: Weights, advice: dict[str, np.ndarray]) -> Circuits:
     queries, W, e = E + last, {}, {}
     for name, x in w.items():
         (W[name],), e[name] = whole(x)
-    chains = {"scores": ([queries, W["W_Q"], W["W_K"].transpose(), W["W_E"].transpose()], e_q + e["W_Q"] + e["W_K"] + e["W_E"]),
+    chains = {"scores": ([queries, W["W_Q"], W["W_K"].transpose(), W["W_E"].transpose()],
+                         e_q + e["W_Q"] + e["W_K"] + e["W_E"]),
               "direct": ([queries, W["W_U"]], e_q + e["W_U"]),
               "votes": ([W["W_E"], W["W_V"], W["W_O"], W["W_U"]], e["W_E"] + e["W_V"] + e["W_O"] + e["W_U"])}
     table = {name: agreeing(name, advice[name], *chain) for name, chain in chains.items()}

@@ -1,8 +1,8 @@
 """The cubic proof: one token below the maximum at a time.
 
-Fix a query q, a maximum m, and let n of the K-1 other positions hold tokens below m, the rest m.  Write e_p = exp(B[q,p])
-and G[x] = exp(A[q,x]) (U[q,m] + V[m,x]), U and V the worst lead of a wrong logit in the direct path and in the vote
-of token x (at its worst position).  Softmax's denominator multiplied out, wrong minus right is at most
+Fix a query q, a maximum m, and let n of the K-1 other positions hold tokens below m, the rest m.  Write e_p =
+exp(B[q,p]) and G[x] = exp(A[q,x]) (U[q,m] + V[m,x]), U and V the worst lead of a wrong logit in the direct path and in
+the vote of token x (at its worst position).  Softmax's denominator multiplied out, wrong minus right is at most
 
     N = e_{K-1} G[q] + P_m G[m] + sum over the other positions of e_p G[t_p],       P_m = sum of e_p where m stands.
 
@@ -27,18 +27,22 @@ def wrong_over_right(x: Real) -> Real:
 
 
 class Tables:
-    """slot [q,p] = e_p, U [q,m], V [m,x]; P_m, P_k [q, n-1, arrangement]: m in the lowest positions, m in the highest."""
+    """slot [q,p] = e_p, U [q,m], V [m,x]; P_m, P_k [q, n-1, arrangement]: m in the lowest positions,
+    m in the highest."""
 
     def __init__(self, circuits: Circuits):
-        self.A, B, self.EU, self.OV, self.PV = (table.real() for table in (circuits.A, circuits.B, circuits.EU, circuits.OV, circuits.PV))
+        c = circuits
+        self.A, B, self.EU, self.OV, self.PV = (table.real() for table in (c.A, c.B, c.EU, c.OV, c.PV))
         self.v, self.n_ctx = len(self.A.mid), circuits.n_ctx
         self.U = wrong_over_right(self.EU)
         self.slot = (B - Real(reduced(np.max, B.mid, 1)[:, None])).exp()
         votes = [self.votes(m) for m in range(self.v)]
-        self.V = Real(np.stack([vote.mid for vote in votes]), most(vote.rad for vote in votes), most(vote.mag for vote in votes))
+        self.V = Real(np.stack([vote.mid for vote in votes]), most(vote.rad for vote in votes),
+                      most(vote.mag for vote in votes))
         others = self.slot[:, :-1].pick(lambda a: reduced(np.sort, a, 1)[:, None, None])
         n, at = np.arange(1, self.n_ctx)[:, None], np.arange(self.n_ctx - 1)
-        held = np.stack([at < self.n_ctx - 1 - n, at >= n], 1) * 1.0                                    # [n-1, 2, position]
+        # [n-1, 2, position]
+        held = np.stack([at < self.n_ctx - 1 - n, at >= n], 1) * 1.0
         self.P_m, self.P_k = ((others * Real(share)).sum(3) for share in (held, 1 - held))
 
     def votes(self, m: int) -> Real:
@@ -90,7 +94,8 @@ def certified(circuits: Circuits) -> int:
         correct += int(single.sum())
         for n in range(1, n_ctx):
             m = np.arange(v)
-            exists = (m == q[:, None]) | ((m > q[:, None]) & (n <= n_ctx - 2))                          # else no position is left for m
+            # else no position is left for m
+            exists = (m == q[:, None]) | ((m > q[:, None]) & (n <= n_ctx - 2))
             counts = np.bincount(S[:, :, n - 1][exists], minlength=v)
             correct += sum(int(k) * comb(n_ctx - 1, n) * s**n for s, k in enumerate(counts) if s)
     return correct

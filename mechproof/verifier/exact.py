@@ -50,7 +50,8 @@ def by_token(terms: Terms, coarse: Stage) -> Stage:
         work(len(x))
         return terms.groups.of[x - coarse.m[r]]
 
-    return replace(coarse, direct=lambda x, r: coarse.direct(group(x, r), r), own=lambda x, r: coarse.own(group(x, r), r), votes=votes)
+    return replace(coarse, direct=lambda x, r: coarse.direct(group(x, r), r),
+                   own=lambda x, r: coarse.own(group(x, r), r), votes=votes)
 
 
 def by_query(terms: Terms, tokens: Stage) -> Stage:
@@ -67,7 +68,8 @@ def by_query(terms: Terms, tokens: Stage) -> Stage:
 
 
 def by_key(terms: Terms, single: Stage) -> Stage:
-    """Single keys: choice o is the token m - o (or m, where there is none), and every term is the real one but for rounding.
+    """Single keys: choice o is the token m - o (or m, where there is none),
+    and every term is the real one but for rounding.
 
     Keys' logarithms are not above 0: no weight is too large here that was not so in `single`.
     """
@@ -120,7 +122,8 @@ class Trial:
         top = max(scores, key=lambda s: float(s.mid()))
         shares = [(s - top).exp() for s in scores]
         total, direct = sum(shares, arb(0)), EU[min(q, len(EU) - 1)]
-        votes = [total * direct[i] + sum((w * (OV[t][i] + PV[p][i]) for p, (w, t) in enumerate(zip(shares, tokens))), arb(0))
+        attended = list(enumerate(zip(shares, tokens)))
+        votes = [total * direct[i] + sum((w * (OV[t][i] + PV[p][i]) for p, (w, t) in attended), arb(0))
                  for i in range(len(direct))]
         return [votes[m] - vote for i, vote in enumerate(votes) if i != m]
 

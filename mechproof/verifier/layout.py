@@ -1,4 +1,5 @@
-"""Which tokens go together: pairs and rows of a maximum and its queries, buckets of other tokens, groups of wrong ones."""
+"""Which tokens go together: pairs and rows of a maximum and its queries, buckets of other tokens,
+groups of wrong ones."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def edges(v: int, n: int) -> list[int]:
 
 
 class Layout:
-    """Addresses.  A pair is (m, t), t <= m, by m and then m - t; a row is a nonempty (m, bucket of t): consecutive pairs."""
+    """Addresses.  A pair is (m, t), t <= m, by m and then m - t; a row is a nonempty (m, bucket of t):
+    consecutive pairs."""
 
     def __init__(self, v: int, starts: list[int]):
         self.v, self.edges, b = v, np.array(starts), len(starts)
@@ -32,7 +34,8 @@ class Layout:
         self.row_m, self.row_b = np.nonzero(self.size)
         self.count = self.size[self.row_m, self.row_b]
         self.first = np.concatenate([[0], np.cumsum(self.count)[:-1]])
-        self.few = (self.size > 0).sum(1)                                                                   # [m], buckets that there are
+        # [m], buckets that there are
+        self.few = (self.size > 0).sum(1)
         self.none = self.edges[:b] > self.m[:, None]                                                        # [pair, b]
 
     def over_rows(self, x: Real, least: np.ufunc = np.minimum) -> Real:
@@ -58,7 +61,8 @@ class Groups:
     """Wrong tokens by x - m, each group an interval: n = 1: all together; else up to six singles +1, -1, +2, ..., then,
     beyond eight groups, 2, 4, 8, ... at a time downwards, then the rest below and the rest above.
 
-    begin, count [g, m]: first wrong token, and how many; of [offset]: the group of x - m, for n > 1, negative ones at the end.
+    begin, count [g, m]: first wrong token, and how many; of [offset]: the group of x - m, for n > 1,
+    negative ones at the end.
     """
 
     def __init__(self, n: int, v: int):
@@ -90,7 +94,8 @@ class Groups:
                     out.append(at(reduced(np.maximum.accumulate, table, 1), m + last))
                 else:
                     while width < last - first + 1:
-                        window = np.concatenate([window[:, :width], np.maximum(window[:, width:], window[:, :-width])], 1)
+                        longer = np.maximum(window[:, width:], window[:, :-width])
+                        window = np.concatenate([window[:, :width], longer], 1)
                         work(window.size)
                         width *= 2
                     out.append(at(window, m + last))

@@ -1,8 +1,9 @@
 """The books of a check that certifies what it does not list.
 
-Problem: what gets lost on the way to the list counts as right.  Idea: two statements besides the count.  Every row's wrong
-tokens, settled and left, are all that there are, and the sequences of the rows passed, listed and given up are all v^K;
-and combinations drawn at random from what is left, added up by themselves, are in the list unless they are certain.
+Problem: what gets lost on the way to the list counts as right.  Idea: two statements besides the count.  Every
+row's wrong tokens, settled and left, are all that there are, and the sequences of the rows passed, listed and
+given up are all v^K; and combinations drawn at random from what is left, added up by themselves, are in the
+list unless they are certain.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ SAMPLE = 16                                                             # combin
 
 @dataclass
 class Ledger:
-    """settled [row]: wrong tokens done with.  r, x, tokens [c]: the cells that are left, and how many wrong tokens each stands for."""
+    """settled [row]: wrong tokens done with.  r, x, tokens [c]: the cells that are left,
+    and how many wrong tokens each stands for."""
 
     v: int
     settled: np.ndarray
@@ -48,7 +50,8 @@ class Ledger:
 def masses(m: np.ndarray, need: np.ndarray, copies: np.ndarray, sizes: tuple[int, int]) -> list[int]:
     """Sequences of every row, exact integers; all together v^(n + 1)."""
     v, n = sizes
-    mass = [((k + 1) ** n - (k**n if held else 0)) * c for k, held, c in zip(m.tolist(), need.tolist(), copies.tolist())]
+    mass = [((k + 1) ** n - (k**n if held else 0)) * c
+            for k, held, c in zip(m.tolist(), need.tolist(), copies.tolist())]
     work(4 * len(mass))
     must(sum(mass) == v ** (n + 1), "books: the rows are not all sequences")
     return mass

@@ -21,7 +21,8 @@ REACH = 3 * UNITS       # levels above 0, and below it
 
 
 def in_units(x: np.ndarray, unit: np.ndarray, slack: float) -> np.ndarray:
-    """Strictly below x's real number, in units: the slack first, then what the quotient may be off by, then the floor."""
+    """Strictly below x's real number, in units: the slack first, then what the quotient may be off by,
+    then the floor."""
     work(5 * x.size)
     return np.floor(np.clip((x - slack) / unit, -2.0 * REACH, 2.0 * REACH) - 2.0**-40).astype(int)
 
@@ -30,13 +31,16 @@ def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int
     """Sequences not certain: for every row the sum over its cells, at most all that the row has."""
     unit = np.maximum(cells.f[:, :, 0].min(1) / UNITS, 2.0**-40)
     work(2 * cells.f[:, :, 0].size)
-    small = np.where(np.abs(cells.f) < unit[:, None, None], cells.f, 0.0).min(2)      # the least small term of a position goes
-    work(4 * cells.f.size)                                                          # into own, so that small ones round to 0
+    # the least small term of a position goes
+    small = np.where(np.abs(cells.f) < unit[:, None, None], cells.f, 0.0).min(2)
+    # into own, so that small ones round to 0
+    work(4 * cells.f.size)
     own = in_units(cells.own + small.sum(1) * (cells.n // small.shape[1]), unit, cells.slack)
     f = in_units(cells.f - small[..., None], unit[:, None, None], cells.slack)
     f = np.broadcast_to(f, (len(own), cells.n, f.shape[2]))
     bits = (lay.v**cells.n).bit_length() + 1                                        # no level ever holds more
-    work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))                             # shift, product, sum; with and without
+    # shift, product, sum; with and without
+    work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))
     some = drawn(len(own))
     sample = Sample(cells.take(some))
     sample.compare(~ends(own[some], f[some], sample.choices))
@@ -60,7 +64,8 @@ def ends(own: np.ndarray, f: np.ndarray, choices: np.ndarray) -> np.ndarray:
 
 
 def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) -> int:
-    """Choices of tokens for the other positions that end at 0 or above, of those that hold the maximum if they need to."""
+    """Choices of tokens for the other positions that end at 0 or above,
+    of those that hold the maximum if they need to."""
     top, end, ones = bits * 2 * REACH, bits * (2 * REACH + 1), (1 << bits) - 1      # levels -REACH .. REACH
     if own < -REACH:
         return 0
@@ -69,7 +74,8 @@ def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) 
         return state << bits * k if k >= 0 else state >> -bits * k
 
     def capped(state: int) -> int:
-        over = state >> end                             # its digits to the base 2^bits, added up, are its rest by 2^bits - 1
+        # its digits to the base 2^bits, added up, are its rest by 2^bits - 1
+        over = state >> end
         return state if not over else (state & ((1 << end) - 1)) + (over % ones << top)
 
     without, holding = 1 << bits * (min(own, REACH) + REACH), 0

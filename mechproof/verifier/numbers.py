@@ -59,7 +59,8 @@ class Work(threading.local):
     def __call__(self, n: int) -> None:
         self.total += n
         if self.total > self.ceiling:
-            raise Refused(f"flops: the check takes more than {self.ceiling} operations, over 10% above the claimed cost or what is allowed")
+            raise Refused(f"flops: the check takes more than {self.ceiling} operations, over 10% above the claimed "
+                          "cost or what is allowed")
 
     def restart(self, ceiling: int) -> None:
         self.total, self.ceiling = 0, ceiling
@@ -186,7 +187,8 @@ class Real:
         mag = up(min(row * other.mag, self.mag * column))
         mid = self.mid @ other.mid
         work(2 * (n * mid.size + a.size + b.size) - mid.size)
-        flushed = n * 2.0**-1020 * (1 + self.mag + other.mag)                   # by threads of the product's that read small numbers as zero
+        # by threads of the product's that read small numbers as zero
+        flushed = n * 2.0**-1020 * (1 + self.mag + other.mag)
         return _made(mid, row * other.rad + self.rad * column + n * self.rad * other.rad + n * U * mag + flushed, mag)
 
     def cumsum(self, axis: int) -> Real:
@@ -250,8 +252,10 @@ def best_other(x: np.ndarray) -> np.ndarray:
     """max over i != m of x[.., i], for every m."""
     top = reduced(np.argmax, x, -1)[..., None]
     second = x.copy()
-    np.put_along_axis(second, top, -inf, -1)                                    # of two or more, so that another is the largest
-    return np.where(np.arange(x.shape[-1]) == top, reduced(np.max, second, -1)[..., None], np.take_along_axis(x, top, -1))
+    # of two or more, so that another is the largest
+    np.put_along_axis(second, top, -inf, -1)
+    return np.where(np.arange(x.shape[-1]) == top, reduced(np.max, second, -1)[..., None],
+                    np.take_along_axis(x, top, -1))
 
 
 def reduced(choose: Callable, x: np.ndarray, *where) -> np.ndarray:
@@ -266,7 +270,8 @@ def weights(*logs: Real) -> tuple[Real, np.ndarray]:
     ends = np.stack([x.mid for x in logs])
     hopeless = ~(ends[-1] <= LIMIT)
     work(ends[-1].size + 2 * ends.size)
-    w = Real(np.where(hopeless, 0.0, np.maximum(ends, -FLOOR)), most(x.rad for x in logs), most(x.mag for x in logs)).exp()
+    w = Real(np.where(hopeless, 0.0, np.maximum(ends, -FLOOR)), most(x.rad for x in logs),
+             most(x.mag for x in logs)).exp()
     return Real(w.mid, up(w.rad + exp(1 - FLOOR)), w.mag), hopeless
 
 

@@ -26,7 +26,8 @@ from flint import arb, arb_mat, fmpz, fmpz_mat
 from .circuits import whole
 from .numbers import Mat, Real, U, dot, most, must, reduced, require, root, stacked, up, work
 
-ALLOWED = {"wheel": ("rank", "residual_rank", "nodes"), "exact_activations": ("rank", "residual_rank"), "brute_force": ()}
+ALLOWED = {"wheel": ("rank", "residual_rank", "nodes"), "exact_activations": ("rank", "residual_rank"),
+           "brute_force": ()}
 MOST_NODES = 1024
 LARGEST = 2**26                                     # numbers in a table
 POSITIONS = 3
@@ -38,7 +39,8 @@ def limits(sizes: dict[str, int]) -> dict[str, tuple[int, int]]:
     return {"rank": (2, sizes["d"]), "residual_rank": (1, sizes["d"]), "nodes": (1, MOST_NODES)}
 
 
-def expected(strategy: str, parameters: dict[str, int], sizes: dict[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
+def expected(strategy: str, parameters: dict[str, int],
+             sizes: dict[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of every array of advice; tables that would be too large are refused."""
     if strategy == "brute_force":
         return {}
@@ -46,7 +48,8 @@ def expected(strategy: str, parameters: dict[str, int], sizes: dict[str, int]) -
     largest = max(p * (n + 1) * (q + 1), p * p * max(q, nodes), p * p * (n + nodes) // 2)
     must(largest <= LARGEST, "sizes: the tables do not fit into memory")
     place = {"place": ((n,), "<f8")} if strategy == "wheel" else {}
-    return {"inner": ((parameters["residual_rank"], d), "<f8"), "outer": ((q, d), "<f8"), "keys": ((q // 2,), "<i8"), **place}
+    return {"inner": ((parameters["residual_rank"], d), "<f8"), "outer": ((q, d), "<f8"),
+            "keys": ((q // 2,), "<i8"), **place}
 
 
 def given(x: np.ndarray) -> Real:
@@ -79,7 +82,8 @@ def residual(w: Weights) -> Mat:
     V, out = (Mat.of(x) for x in side_by_side(w).values())
     E, pos = Mat.of(w["W_E"]), Mat.of(w["W_pos"])
     sign, rows = E.last(), E.balls.tolist()
-    rows[-1] = (sign + pos.mean().scaled(arb(POSITIONS))).balls.entries()                   # goes through attention once for every pair
+    # goes through attention once for every pair
+    rows[-1] = (sign + pos.mean().scaled(arb(POSITIONS))).balls.entries()
     seen = ((Mat(arb_mat(rows)) @ V) @ out).scaled(1 / arb(POSITIONS))
     return seen.first(len(rows) - 1) + (sign + pos.last() + seen.last()).scaled(arb(0.5))
 
@@ -111,7 +115,8 @@ class Door:
         inside = X @ self.Q.T
         bent = inside @ self.gram
         work(2 * X.shape[0] * X.shape[1] + 4 * inside.shape[0] * inside.shape[1])
-        rest = [root(dot(x, x) - 2 * dot(y, y) + dot(y, z)) for x, y, z in zip(X.balls.tolist(), inside.balls.tolist(), bent.balls.tolist())]
+        rest = [root(dot(x, x) - 2 * dot(y, y) + dot(y, z))
+                for x, y, z in zip(X.balls.tolist(), inside.balls.tolist(), bent.balls.tolist())]
         return inside, upper(np.array(rest) + inside.norms() * self.tilt)
 
 
@@ -140,7 +145,8 @@ class Network:
         self.G = Real(np.concatenate([G.mid, rest[:, None]], 1), G.rad, most([G.mag, *rest]))
 
     def missed(self, at: Pairs) -> np.ndarray:
-        """How far the errors of H move sum_i relu(..) G[i], in Euclidean norm; relu moves by no more than its argument."""
+        """How far the errors of H move sum_i relu(..) G[i], in Euclidean norm;
+        relu moves by no more than its argument."""
         g = upper(np.sqrt(reduced(np.sum, (np.abs(self.G.mid) + self.G.rad) ** 2, 1)))
         work(3 * self.G.mid.size + 4 * len(g) + 2 * len(self.u))
         return at.both(upper(self.u * (self.v * g).sum() + self.H.rad * g.sum()))
@@ -157,7 +163,8 @@ def ends(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A product is off by U of itself, or underflows: what that moves least and largest by is taken off and put on.
     """
-    scaled = h * (1 / (np.abs(h).mean(0) + 2.0**-900))                                       # any positive numbers are sound
+    # any positive numbers are sound
+    scaled = h * (1 / (np.abs(h).mean(0) + 2.0**-900))
     work(3 * h.size + 2 * h[0].size)
     off = lambda x: np.abs(x) * 2.0**-50 + 2.0**-1000
     lo, hi = reduced(np.min, scaled, 2), reduced(np.max, scaled, 2)
@@ -166,7 +173,8 @@ def ends(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def turns(h: np.ndarray, at: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where, in the order of neurons, a pair's neurons go on or off: (pair, the first neuron of the new kind, is it on).
+    """Where, in the order of neurons, a pair's neurons go on or off: 
+    (pair, the first neuron of the new kind, is it on).
 
     A node whose least ends at a and b add up to more than 0 is on as a whole; its neurons are looked at only if it is
     not known to be on or off.  x > -y compares exactly.
@@ -192,7 +200,8 @@ def by_turns(net: Network, place: np.ndarray, nodes: int, at: Pairs) -> Real:
     """The sums of `one_by_one`: what is on is linear, so a run of neurons is a difference of prefix sums."""
     (p, n), order = net.H.shape, np.argsort(place, kind="stable")
     m = ceil(n / nodes)
-    h = np.zeros((p, nodes * m))                                                             # the last nodes may lack some
+    # the last nodes may lack some
+    h = np.zeros((p, nodes * m))
     h[:, :n] = net.H.mid[:, order]
     prefix = (given(h[:, :n, None]) * net.G[order]).cumsum(1)
     pair, i, on = turns(h.reshape(p, nodes, m), at)
@@ -227,7 +236,8 @@ class Logits:
         work(3 * net.T.mid.size + 6 * missed.size)
         self.slack = given(up(2 * at.both(net.direct) + 2 * missed * longest))
         self.z, rest = z[..., :-1], z[..., -1]
-        self.spare = given(up(np.maximum(rest.mid + rest.rad, 0.0) + missed))                 # what it bounds is not negative
+        # what it bounds is not negative
+        self.spare = given(up(np.maximum(rest.mid + rest.rad, 0.0) + missed))
 
     @cached_property
     def by_shift(self) -> np.ndarray:
@@ -236,7 +246,8 @@ class Logits:
         return (s + s[1:, None]) % self.at.p
 
     def turned(self, wave: Real) -> tuple[Real, Real, Real]:
-        """(rho, iota) [half, p, keys] with logit_s - logit_{s+delta} = sum rho (1 - cos) + iota sin + what the third [half, p] bounds."""
+        """(rho, iota) [half, p, keys] with logit_s - logit_{s+delta} = sum rho (1 - cos)
+        + iota sin + what the third [half, p] bounds."""
         at, p, k = self.at, self.at.p, wave.shape[2]
         wave = wave.pick(lambda x: x.reshape(p, 2 * k))
         fit = given(reduced(np.multiply, wave.mid, 2 / p))                                    # any numbers are sound
@@ -288,7 +299,8 @@ def tried(w: Weights, at: Pairs) -> np.ndarray:
 
 
 def exactly(w: Weights) -> Callable[[int, int], bool]:
-    """Whether the right answer is strictly largest at a pair, in whole numbers: weights times `one`, the residual three times as large."""
+    """Whether the right answer is strictly largest at a pair, in whole numbers: weights times `one`,
+    the residual three times as large."""
     flat = {name: np.atleast_2d(x) for name, x in {**w, **side_by_side(w)}.items()}
     *matrices, unit = whole(*flat.values(), np.ones((1, 1)))[0]
     M, one = dict(zip(flat, matrices)), unit[0, 0]
@@ -303,7 +315,8 @@ def exactly(w: Weights) -> Callable[[int, int], bool]:
         through = fmpz_mat(1, len(seen), seen) * M["W_V"] * M["W_O"]
         x = through + fmpz_mat(1, len(seen), [POSITIONS * one**2 * (y + z) for y, z in zip(E[-1], pos[-1])])
         hidden = added(x * M["W_in"], "b_in", POSITIONS * one**3).entries()
-        out = added(fmpz_mat(1, len(hidden), [max(y, 0) for y in hidden]) * M["W_out"] + x * one**2, "b_out", POSITIONS * one**4)
+        out = added(fmpz_mat(1, len(hidden), [max(y, 0) for y in hidden]) * M["W_out"] + x * one**2, "b_out",
+                    POSITIONS * one**4)
         logit = (out * M["W_U"]).entries()
         work(2 * size * max(ceil(abs(int(y)).bit_length() / 64) for y in logit))
         s = (a + b) % len(logit)

@@ -27,11 +27,11 @@ SHAPES = {
     "stripped": {"QK_left": "vr", "QK_right": "vr", "EU": "v", "OV_left": "vs", "OV_right": "sv"},
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
 }
-SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",), "final_rms": ("false",),
-        "output_logits_soft_cap": ("-1.0", "-1", "none")}
+SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
+        "final_rms": ("false",), "output_logits_soft_cap": ("-1.0", "-1", "none")}
 OTHERWISE = {                                           # metadata that say another network than these tensors alone
-    "transformer": SAYS | {"n_heads": ("1",), "attn_only": ("true",), "use_attn_scale": ("true",), "use_local_attn": ("false",),
-                           "attn_scores_soft_cap": ("-1.0", "-1", "none")},
+    "transformer": SAYS | {"n_heads": ("1",), "attn_only": ("true",), "use_attn_scale": ("true",),
+                           "use_local_attn": ("false",), "attn_scores_soft_cap": ("-1.0", "-1", "none")},
     "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",)}, "stripped": {}}
 OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}}
 Arrays = dict[str, np.ndarray]
@@ -88,7 +88,8 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Of the tensors in order of names: name, shape and little-endian float32 bytes of each; and of n_ctx where no tensor says it."""
+        """Of the tensors in order of names: name, shape and little-endian float32 bytes of each;
+        and of n_ctx where no tensor says it."""
         digest = hashlib.sha256()
         for name, x in sorted(self.weights.items()):
             digest.update(f"{name} {list(x.shape)}\n".encode() + x.astype("<f4").tobytes())
@@ -116,34 +117,42 @@ def scale(text: Any, d_head: int) -> bool:
 def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     """Which network these tensors are, checked."""
     kind = kind_of(tensors)
-    tensors = {name: np.array(x) for name, x in tensors.items()}               # copies: what the caller does meanwhile is another network
+    # copies: what the caller does meanwhile is another network
+    tensors = {name: np.array(x) for name, x in tensors.items()}
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
     for name, letters in shapes.items():
         x = tensors[name]
         expected = tuple(sizes.get(letter) for letter in letters)
-        require(x.dtype == np.float32 and x.ndim == len(letters) and all(e in (None, s) for e, s in zip(expected, x.shape)),
+        require(x.dtype == np.float32 and x.ndim == len(letters)
+                and all(e in (None, s) for e, s in zip(expected, x.shape)),
                 f"model tensor {name} has shape {list(x.shape)} and type {x.dtype}, which do not fit")
         sizes |= dict(zip(letters, x.shape))
         require(bool(np.isfinite(x).all()), f"model tensor {name} holds NaN or infinity")
     for name, x in tensors.items():
-        require(name in shapes or name in IGNORED or not np.any(x), f"model tensor {name} is no part of this network and not zero")
+        require(name in shapes or name in IGNORED or not np.any(x),
+                f"model tensor {name} is no part of this network and not zero")
     for key, meant in OTHERWISE[kind].items():
-        require(str(metadata.get(key, meant[0])).lower() in meant, f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+        require(str(metadata.get(key, meant[0])).lower() in meant,
+                f"model metadata says {key} {metadata.get(key)!r}, which is another network")
     if kind == "transformer" and "attn_scale" in metadata:
-        require(scale(metadata["attn_scale"], sizes["h"]), f"model metadata says attn_scale {metadata['attn_scale']!r}, not sqrt({sizes['h']})")
+        require(scale(metadata["attn_scale"], sizes["h"]), "model metadata says attn_scale "
+                                                           f"{metadata['attn_scale']!r}, not sqrt({sizes['h']})")
     if kind == "stripped":
         text = metadata.get("n_ctx")
-        require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5, "model metadata does not say n_ctx")
+        require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5,
+                "model metadata does not say n_ctx")
         sizes["n"] = int(text)
     if kind == "pizza":
         p = sizes["v"]
         require(p > 2 and all(p % k for k in range(2, int(p**0.5) + 1)), f"model has {p} classes, not an odd prime")
-        require(sizes["e"] == p + 1 and sizes["p"] == 3, f"model has {sizes['e']} tokens at {sizes['p']} positions, not {p + 1} at 3")
+        require(sizes["e"] == p + 1 and sizes["p"] == 3, f"model has {sizes['e']} tokens at {sizes['p']} positions, "
+                                                         f"not {p + 1} at 3")
         sizes["n"] = 2                                                                  # what it reads besides the sign
     for letter, x in sizes.items():
         name = {"v": "d_vocab", "n": "n_ctx"}.get(letter, "width")
-        require((1 if name == "width" else 2) <= x <= MOST[name], f"model has {name} {x}; at most {MOST[name]} can be checked")
+        require((1 if name == "width" else 2) <= x <= MOST[name],
+                f"model has {name} {x}; at most {MOST[name]} can be checked")
     return Model({name: tensors[name] for name in shapes}, sizes, kind)
 
 
@@ -155,8 +164,10 @@ def safetensors(data: bytes) -> tuple[Arrays, dict[str, Any]]:
     metadata = header.pop("__metadata__", {})
     require(isinstance(metadata, dict), "model metadata is not an object")
     tensors, end = {}, 0
-    at = lambda entry: entry["data_offsets"] if isinstance(entry, dict) and isinstance(entry.get("data_offsets"), list) else []
-    require(all(len(at(e)) == 2 and all(type(k) is int for k in at(e)) for e in header.values()), "model header has a tensor without offsets")
+    offsets = lambda entry: entry.get("data_offsets") if isinstance(entry, dict) else None
+    at = lambda entry: offsets(entry) if isinstance(offsets(entry), list) else []
+    require(all(len(at(e)) == 2 and all(type(k) is int for k in at(e)) for e in header.values()),
+            "model header has a tensor without offsets")
     for name, entry in sorted(header.items(), key=lambda item: at(item[1])):
         entry = keyed(entry, {"dtype", "shape", "data_offsets"}, f"model tensor {name!r}")
         shape, (start, stop) = entry["shape"], entry["data_offsets"]
@@ -168,7 +179,8 @@ def safetensors(data: bytes) -> tuple[Arrays, dict[str, Any]]:
 
 def array(data: bytes, dtype: Any, shape: Any, what: str) -> np.ndarray:
     """float32 from F32, F16, BF16; bytes of other types, which no network has, as they are."""
-    require(isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n <= LARGEST_FILE for n in shape), f"{what} has no shape")
+    require(isinstance(shape, list) and len(shape) <= 8
+            and all(type(n) is int and 0 <= n <= LARGEST_FILE for n in shape), f"{what} has no shape")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         return np.frombuffer(data, np.uint8)
     kind = np.dtype(DTYPES[dtype])
@@ -185,11 +197,14 @@ def array(data: bytes, dtype: Any, shape: Any, what: str) -> np.ndarray:
 def advised(entry: Any, shape: tuple[int, ...], dtype: str, name: str) -> np.ndarray:
     """One array of advice, of the expected shape and type."""
     entry = keyed(entry, {"dtype", "shape", "base64"}, f"advice {name!r}")
-    require(entry["dtype"] == dtype and entry["shape"] == list(shape), f"advice {name!r} is not {dtype} of shape {list(shape)}")
-    require(all(type(n) is int for n in entry["shape"]) and isinstance(entry["base64"], str), f"advice {name!r} has values of wrong types")
+    require(entry["dtype"] == dtype and entry["shape"] == list(shape),
+            f"advice {name!r} is not {dtype} of shape {list(shape)}")
+    require(all(type(n) is int for n in entry["shape"]) and isinstance(entry["base64"], str),
+            f"advice {name!r} has values of wrong types")
     try:
         data = base64.b64decode(entry["base64"], validate=True)
     except (binascii.Error, ValueError):
         raise Unreadable(f"advice {name!r} is not base64") from None
-    require(len(data) == int(np.prod(shape)) * np.dtype(dtype).itemsize, f"advice {name!r} has the wrong number of bytes")
+    require(len(data) == int(np.prod(shape)) * np.dtype(dtype).itemsize,
+            f"advice {name!r} has the wrong number of bytes")
     return np.frombuffer(data, dtype).reshape(shape)

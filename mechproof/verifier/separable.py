@@ -2,15 +2,17 @@
 
 A sequence with query q and maximum m is right iff for every wrong x, softmax's positive denominator multiplied out,
 
-    sum_p e^(B[q,p] - B[q,K-1]) e^(A[q,t_p] - A[q,m]) (EU[q,m] - EU[q,x] + OV[t_p,m] - OV[t_p,x] + PV[p,m] - PV[p,x]) > 0.
+    sum_p e^(B[q,p] - B[q,K-1]) e^(A[q,t_p] - A[q,m])
+          (EU[q,m] - EU[q,x] + OV[t_p,m] - OV[t_p,x] + PV[p,m] - PV[p,x])  >  0.
 
 Problem: v^K sums are too many.  Idea: a *cell* is a set of queries with one maximum (a row) and a set of wrong tokens
 (a column).  It knows a lower bound `own` of the last position's term and `f` of another position's, for every bucket
 of tokens that may stand there.  Buckets are ranges of m - t; bucket 0 is the maximum itself.  If own and the least f
 of every position add up to something positive, the whole cell is right; if not, the combinations of buckets that do
-not are listed, each once a row, and their sequences subtracted from their rows'.  What is not listed counts as right, so
-nothing is left out but on evidence: every comparison asks whether a sum is certainly large enough.  Where the query is not the maximum (`need`)
-some other position must hold it: a combination is then told by the position that holds it first.
+not are listed, each once a row, and their sequences subtracted from their rows'.  What is not listed counts as
+right, so nothing is left out but on evidence: every comparison asks whether a sum is certainly large enough.
+Where the query is not the maximum (`need`) some other position must hold it: a combination is then told by the
+position that holds it first.
 """
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ MARKS = 2**26           # combinations told apart at once
 
 
 def by_rows(r: np.ndarray, table: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(rows, cells, place of each cell's row among them), so many rows at once that their combinations can be marked."""
+    """(rows, cells, place of each cell's row among them), so many rows at once
+    that their combinations can be marked."""
     order = np.argsort(r, kind="stable")
     work(len(r) * ceil(log2(max(len(r), 2))) + len(r))
     rows, place = runs(r[order])
@@ -81,8 +84,8 @@ def listed(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int:
 
 
 def certified(circuits: Circuits, groups: int, buckets: int, each: bool) -> int:
-    """How many sequences the separable proof certifies: of rows without cells left all, of rows given up none, of the others all
-    but those in the combinations left open."""
+    """How many sequences the separable proof certifies: of rows without cells left all, of rows given up none, of the
+    others all but those in the combinations left open."""
     terms = Terms(circuits, groups, buckets)
     lay, stage, book = terms.lay, terms.grouped(), terms.start()
     cells, copies = stage.open(book, True), lay.count

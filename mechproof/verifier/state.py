@@ -2,7 +2,8 @@
 
 Problem: a theorem must not depend on who called.  A package built with -ffast-math makes the processor read the
 smallest numbers as zero when it is loaded, and a weight of 2^-149 that is read as zero belongs to another network; the
-direction of rounding is the thread's; flint's precision is the whole process's.  Idea: one place that every check enters, alone.
+direction of rounding is the thread's; flint's precision is the whole process's.  Idea:
+one place that every check enters, alone.
 
 >>> with exact_state(): ctx.prec
 128
@@ -41,7 +42,8 @@ def rounds_to_nearest() -> bool:
 def arithmetic() -> str | None:
     """What is wrong with this thread's arithmetic, None if nothing is."""
     if not reads_small_numbers():
-        return "this thread reads numbers below 2^-1022 as zero, as a package built with -ffast-math does; use another process"
+        return ("this thread reads numbers below 2^-1022 as zero, as a package built with -ffast-math does; "
+                "use another process")
     if not rounds_to_nearest():
         return "this thread does not round to nearest; set that back, or use another process"
     return None
@@ -49,7 +51,8 @@ def arithmetic() -> str | None:
 
 @contextmanager
 def exact_state() -> Iterator[None]:
-    """Where the verifier checks.  Raises `Refused` where the thread's arithmetic is not what every error bound here takes it for."""
+    """Where the verifier checks.  Raises `Refused` where the thread's arithmetic is not what every error bound here
+    takes it for."""
     with ALONE, np.errstate(all="ignore"):
         before, ctx.prec = ctx.prec, PRECISION
         try:

@@ -19,9 +19,9 @@ OPEN = 2**27            # numbers in the cells that a stage leaves open
 
 @dataclass
 class Stage:
-    """One resolution.  m, need, known [row]: its maximum, whether another position must hold that, whether no weight was too
-    large; few [m], choices that there are; keys [2, row, b] and places [2, row, p] both ends (or one) of the factors of
-    another position's weight; direct(x, r) and own(x, r) [c]; votes(x, m, merged) [c, p, b]."""
+    """One resolution.  m, need, known [row]: its maximum, whether another position must hold that, whether no weight
+    was too large; few [m], choices that there are; keys [2, row, b] and places [2, row, p] both ends (or one) of the
+    factors of another position's weight; direct(x, r) and own(x, r) [c]; votes(x, m, merged) [c, p, b]."""
 
     n: int
     m: np.ndarray
@@ -38,7 +38,8 @@ class Stage:
         """Terms of the cells (r, x); `merged`: one f for all positions, of the worst of them."""
         return self.terms(runs(r), (x, tokens), merged)
 
-    def terms(self, at_rows: tuple[np.ndarray, np.ndarray], columns: tuple[np.ndarray, np.ndarray], merged: bool) -> Cells:
+    def terms(self, at_rows: tuple[np.ndarray, np.ndarray], columns: tuple[np.ndarray, np.ndarray],
+              merged: bool) -> Cells:
         """The same of cells whose rows are rows[place]."""
         (rows, place), (x, tokens) = at_rows, columns
         r = rows[place]
@@ -50,7 +51,8 @@ class Stage:
         return Cells.of((r, x, tokens), self.own(x, r), f, (self.known[r], self.need[r], self.few[self.m[r]]), self.n)
 
     def open(self, book: Ledger, resolve: bool) -> Cells:
-        """The cells left open with positions merged and then, if asked for, apart; block by block; the others are settled in the book."""
+        """The cells left open with positions merged and then, if asked for, apart; block by block;
+        the others are settled in the book."""
         b, p = self.votes(book.x[:0], book.r[:0], False).mid.shape[:0:-1]
         for merged in ((True, False) if resolve else (True,)) if p > 1 else (False,):
             step, parts = max(1, BLOCK // (b * (1 if merged else p))), []
@@ -72,7 +74,8 @@ class Terms:
     def __init__(self, circuits: Circuits, groups: int, buckets: int):
         c = circuits.centred()
         self.A, self.B, self.EU, self.OV, self.PV = (table.real() for table in (c.A, c.B, c.EU, c.OV, c.PV))
-        must(all(x is None or np.isfinite(x).all() for x in c.slack.values()), "a table's slack overflows, and nothing is certain")
+        must(all(x is None or np.isfinite(x).all() for x in c.slack.values()),
+             "a table's slack overflows, and nothing is certain")
         self.slack = {name: x if x is None else Real(x) for name, x in c.slack.items()}
         self.n_ctx, self.v, self.groups = c.n_ctx, c.OV.shape[1], Groups(groups, c.OV.shape[1])
         self.lay = lay = Layout(self.v, edges(self.v, buckets))
@@ -126,11 +129,13 @@ class Terms:
         return weighted(votes, self.own_weights[0][:, pairs])
 
     def key_logs(self, extreme: np.ufunc, sign: float) -> Real:
-        """Extreme of A[t, k] - top over the keys k of each bucket [pair, b], moved by the slack; bucket 0 for an empty one."""
+        """Extreme of A[t, k] - top over the keys k of each bucket [pair, b], moved by the slack;
+        bucket 0 for an empty one."""
         lay, slack = self.lay, self.slack["qk"]
         ends = self.A.pick(lambda a: windows(a, lay, extreme)) - self.top[:, None]
         if slack is not None:
-            ends = ends + slack[lay.t][:, None] * Real((lay.edges > 0) * sign)                              # only differences to m are off
+            # only differences to m are off
+            ends = ends + slack[lay.t][:, None] * Real((lay.edges > 0) * sign)
         return ends.pick(lambda a: np.where(lay.none, a[:, :1], a))
 
     @cached_property
@@ -171,7 +176,8 @@ class Terms:
 
 
 def windows(x: np.ndarray, lay: Layout, extreme: np.ufunc) -> np.ndarray:
-    """Extreme of x[t, k] over the keys of each bucket below m [pair, b]; a window of 2^j keys is made of two of half."""
+    """Extreme of x[t, k] over the keys of each bucket below m [pair, b];
+    a window of 2^j keys is made of two of half."""
     out, width, window = [], 1, x
     for j, start in enumerate(lay.edges):
         if j == len(lay.edges) - 1:

@@ -1,7 +1,8 @@
 """The checks, in order, and the one line.
 
     format and fields  ->  which model  ->  which inputs  ->  strategy, parameters, advice  ->  chance of being fooled
-    ->  the bound, derived anew  ->  is the claim at most that?  ->  its cost, counted anew  ->  does the claim admit to it?
+    ->  the bound, derived anew  ->  is the claim at most that?
+    ->  its cost, counted anew  ->  does the claim admit to it?
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def verify(certificate: bytes | str | os.PathLike, model: str | os.PathLike) -> 
 
 def verify_tensors(certificate: dict | bytes | str | os.PathLike, tensors: Arrays, metadata: dict[str, str]) -> Verdict:
     """The same for weights in memory; the certificate may be in memory too."""
-    return guarded(lambda: judged(deepcopy(certificate) if isinstance(certificate, dict) else read(certificate), model_of(tensors, metadata)))
+    return guarded(lambda: judged(deepcopy(certificate) if isinstance(certificate, dict) else read(certificate),
+                                  model_of(tensors, metadata)))
 
 
 def read(certificate: bytes | str | os.PathLike) -> dict:
@@ -54,7 +56,8 @@ def read(certificate: bytes | str | os.PathLike) -> dict:
 
 
 def guarded(derive) -> Verdict:
-    """In a state of its own.  Refusals and unreadable files as verdicts; what no check foresaw proves nothing either."""
+    """In a state of its own.  Refusals and unreadable files as verdicts;
+    what no check foresaw proves nothing either."""
     try:
         with exact_state():
             return derive()
@@ -90,14 +93,16 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     advice = read_advice(certificate["advice"], shapes)
     fooled = FOOLED.get(strategy, 0)
     must(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}")
-    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force" and model.kind != "pizza"     # to all that there is to try
+    # to all that there is to try
+    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force" and model.kind != "pizza"
     work.restart(MOST_WORK if admits else min(int(flops / CHEAPEST), MOST_WORK))
     work(sum(x.size for x in advice.values()))
     derived = bound(strategy, parameters, model, advice)
     if correct > derived:
         return Verdict(1, f"refused: correct: {correct} claimed, {derived} derived", derived, total, work.total)
     share = f"{correct} of {total} inputs right, by {strategy}"
-    return Verdict(0, f"proved: at least {share} ({derived} derived, {work.total} operations, {flops} claimed)", derived, total, work.total)
+    return Verdict(0, f"proved: at least {share} ({derived} derived, {work.total} operations, {flops} claimed)",
+                   derived, total, work.total)
 
 
 SEPARABLE = ("groups", "buckets", "query", *circuits.TABLES, *(f"{name}_rank" for name in circuits.TABLES))
@@ -113,7 +118,8 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
         return given
     names, v = ALLOWED[strategy], model.sizes["v"]
     if model.stripped:
-        must(strategy in ("brute_force", "exact", "separable"), f"strategy {strategy!r} has no meaning for a stripped network")
+        must(strategy in ("brute_force", "exact", "separable"),
+             f"strategy {strategy!r} has no meaning for a stripped network")
         names = names[:3]                                                       # its tables are always exact
     keyed(given, set(names), "parameters")
     for name in names:
@@ -129,11 +135,13 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
     return given
 
 
-def expected(strategy: str, parameters: dict[str, Any], sizes: dict[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
+def expected(strategy: str, parameters: dict[str, Any],
+             sizes: dict[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of every array of advice."""
     if strategy == "monte_carlo":
         return {name: ((circuits.WORDS, sizes["v"], sizes["v"]), "<i8") for name in ("scores", "direct", "votes")}
-    dims = {name: [sizes[letter] for letter in letters] for name, letters in {"qk": "vdhdv", "eu": "vdv", "ov": "vdhdv"}.items()
+    dims = {name: [sizes[letter] for letter in letters]
+            for name, letters in {"qk": "vdhdv", "eu": "vdv", "ov": "vdhdv"}.items()
             if parameters.get(name, "exact") != "exact"}
     return {f"{name}_{side}{i}": ((n, parameters[f"{name}_rank"]), "<f8") for name in dims
             for i, n in circuits.directions(dims[name], parameters[name]).items() for side in "ab"}

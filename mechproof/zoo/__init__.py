@@ -1,6 +1,18 @@
-"""What lies on disk: weights that ship and that readers bring, tables of bounds and the sweep that makes them, certificates."""
+"""What lies on disk: weights that ship and that readers bring,
+tables of bounds and the sweep that makes them, certificates."""
 
-from .weights import DATA, family_of_collection, load, model_from_tensors, models, register, results, save_atomically, save_collection, whole
+from .weights import (
+    DATA,
+    family_of_collection,
+    load,
+    model_from_tensors,
+    models,
+    register,
+    results,
+    save_atomically,
+    save_collection,
+    whole,
+)
 
-__all__ = ["DATA", "family_of_collection", "load", "model_from_tensors", "models", "register", "results", "save_atomically",
-           "save_collection", "whole"]
+__all__ = ["DATA", "family_of_collection", "load", "model_from_tensors", "models", "register", "results",
+           "save_atomically", "save_collection", "whole"]

@@ -38,7 +38,8 @@ def encoded(tensor: Tensor) -> dict:
 @own_state()
 def certificate(model: Model, strategy: str, rank: int | None = None) -> tuple[dict, Bound]:
     """Search, check and write down.  Errors: InputError for a strategy that the verifier does not cover."""
-    model = replace(model)                                  # hash and bound are about one network, whatever the caller does meanwhile
+    # hash and bound are about one network, whatever the caller does meanwhile
+    model = replace(model)
     preset, parameters = parse_id(strategy, proving.strategies(model), rank)
     if preset.family not in COVERED:
         raise InputError(f"strategy {preset.id!r} has no certificates; those that have: {', '.join(COVERED)}")

@@ -63,7 +63,8 @@ class Task:
         return self.row(**bound.as_dict() | rounded | {"sha256": model.sha256} | truth(model))
 
     def row(self, **found) -> Row:
-        return dict.fromkeys(KINDS) | {"model": self.model, "sha256": self.sha256, "strategy": self.strategy, "version": __version__} | found
+        return dict.fromkeys(KINDS) | {"model": self.model, "sha256": self.sha256, "strategy": self.strategy,
+                                       "version": __version__} | found
 
     def failed(self, reason: str) -> Row:
         return self.row(error=reason.splitlines()[0])
@@ -75,7 +76,8 @@ def key(row: Row) -> tuple:
 
 
 def truth(model: Model) -> dict[str, int]:
-    """How many inputs were found right of how many tried (all of them, or a sample); nothing for a file without this note."""
+    """How many inputs were found right of how many tried (all of them, or a sample);
+    nothing for a file without this note."""
     found = model.metadata.get("accuracy")
     if not isinstance(found, dict):
         return {}
@@ -95,7 +97,8 @@ def members(collection: str, seeds: str | None = None) -> list[str]:
         raise InputError(f"collection {collection!r} is neither shipped nor a folder; shipped: {', '.join(every)}")
     names = sorted(map(str, Path(collection).resolve().glob("*.safetensors")))
     if seeds is not None or not names:
-        reason = "holds no .safetensors file; name one that does" if not names else f"takes no seeds ({seeds!r}); leave --seeds out"
+        without = "holds no .safetensors file; name one that does"
+        reason = without if not names else f"takes no seeds ({seeds!r}); leave --seeds out"
         raise InputError(f"folder {collection!r} {reason}")
     for name in names:
         if not name.isprintable():
@@ -109,15 +112,18 @@ def chosen(text: str, known: Sequence[int]) -> list[int]:
     ends = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
     if len(ends) < len(parts) or any(first > last for first, last in ends):
         raise InputError(f"seeds {text!r} is no list of seeds; write it like 0-4,7")
-    if any(last > max(known) for _, last in ends) or not {seed for first, last in ends for seed in range(first, last + 1)} <= set(known):
-        raise InputError(f"seeds {text!r} are not all there; the {len(known)} that ship run from {min(known)} to {max(known)}")
+    if any(last > max(known) for _, last in ends) or not {seed for first, last in ends
+                                                          for seed in range(first, last + 1)} <= set(known):
+        raise InputError(f"seeds {text!r} are not all there; the {len(known)} that ship run from {min(known)} to "
+                         f"{max(known)}")
     return list(dict.fromkeys(seed for first, last in ends for seed in range(first, last + 1)))
 
 
 def tasks(names: Iterable[str], ids: Sequence[str]) -> list[Task]:
     """Every row that is wanted; `all` among the ids means the presets of moderate cost.
 
-    A model that cannot be read is a row that says why; an id is for the models that know it.  Errors: InputError for an id that none knows.
+    A model that cannot be read is a row that says why; an id is for the models that know it.
+    Errors: InputError for an id that none knows.
     """
     wanted, unknown = {}, {}
     for name in names:
@@ -169,8 +175,10 @@ def _deaf() -> Iterator[None]:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes, which are killed where the block is left by an exception: what is in flight is lost, and nobody waits."""
-    others, pool = set(active_children()), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+    """Worker processes, which are killed where the block is left by an exception: what is in flight is lost,
+    and nobody waits."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
     try:
         with _deaf():
             for _ in range(workers):
@@ -244,12 +252,14 @@ def on_cluster(todo: Sequence[Task], address: str) -> Iterator[Row]:
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
-        raise InputError(f"scheduler {address!r} does not answer ({str(error).splitlines()[0]}); start one with `dask scheduler`") from None
+        raise InputError(f"scheduler {address!r} does not answer ({str(error).splitlines()[0]}); "
+                         "start one with `dask scheduler`") from None
     with client:
         try:
             yield from through(client.get_executor(pure=False), deque(todo), len(todo))
         except CancelledError:
-            raise InputError(f"scheduler {address!r} went away; what came before is noted, run the same command again") from None
+            raise InputError(f"scheduler {address!r} went away; "
+                             "what came before is noted, run the same command again") from None
 
 
 # --- the journal -----------------------------------------------------------------------------------------------------
@@ -263,13 +273,16 @@ def _held(journal: Path) -> Iterator[None]:
         TemporaryFile(dir=journal.parent).close()           # else a lock that cannot be made looks like somebody's
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"output {str(journal.with_suffix(''))!r} is being written by another sweep; wait for it, or choose another path") from None
+        raise InputError(f"output {str(journal.with_suffix(''))!r} is being written by another sweep; "
+                         "wait for it, or choose another path") from None
     except OSError as error:
-        raise InputError(f"output {str(journal.with_suffix(''))!r} cannot be written ({error.strerror}); choose another path") from None
+        raise InputError(f"output {str(journal.with_suffix(''))!r} cannot be written ({error.strerror}); "
+                         "choose another path") from None
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)        # while it is held: who waits for this one gets none of another's
+        # while it is held: who waits for this one gets none of another's
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
@@ -282,16 +295,19 @@ def note(journal: Path, rows: Iterable[Row]) -> Iterator[Row]:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InputError(f"journal {str(journal)!r} cannot be written ({error.strerror}); the rows before are there: "
+            raise InputError(f"journal {str(journal)!r} cannot be written ({error.strerror}); "
+                             "the rows before are there: "
                              "make room and run the same command again") from None
         yield row
 
 
-def sweep(wanted: Sequence[Task], path: Path, make: Callable[[Sequence[Task]], Iterator[Row]] = partial(locally, workers=1),
+def sweep(wanted: Sequence[Task], path: Path,
+          make: Callable[[Sequence[Task]], Iterator[Row]] = partial(locally, workers=1),
           progress: Callable[..., Iterable[Row]] = lambda rows, **_: rows) -> list[Row]:
     """Make the wanted rows that the table at `path` lacks, and return those that were made.
 
-    A row that says an error counts as lacking.  Ctrl-C writes what there is.  Errors: InputError where the table cannot be read or written.
+    A row that says an error counts as lacking.  Ctrl-C writes what there is.
+    Errors: InputError where the table cannot be read or written.
     """
     pyarrow()                                               # before the work, not after it
     path = path.resolve()
@@ -300,7 +316,8 @@ def sweep(wanted: Sequence[Task], path: Path, make: Callable[[Sequence[Task]], I
         weights.clear(path)
         before = {key(row): row for row in (read(path) if path.exists() else []) + noted(journal)}
         names = {task.model for task in wanted}
-        rows = {k: row for k, row in before.items() if row["strategy"] or row["model"] not in names}       # read now, if it could not be
+        # read now, if it could not be
+        rows = {k: row for k, row in before.items() if row["strategy"] or row["model"] not in names}
         todo = [task for task in wanted if not (row := rows.get(key(task.row()))) or row["error"]]
         made, stop = [], None
         try:

@@ -33,16 +33,19 @@ from ..proof.state import own_state
 
 DATA = Path(__file__).parents[1] / "data"
 PACKAGES = ("max_of_k", "pizza")
-GROUP = "mechproof.families"                                # entry points, where other packages name a tuple of families
+# entry points, where other packages name a tuple of families
+GROUP = "mechproof.families"
 SHARD_BYTES = 7 * 2**20
 MOST_HEADER = 2**27                                         # bytes; safetensors takes 100 million
 
 
 @lru_cache
 def families() -> dict[str, Family]:
-    """Every family by name: the chapters', and those that installed packages name in their entry points `mechproof.families`."""
+    """Every family by name: the chapters', and those that installed packages name in their entry points
+    `mechproof.families`."""
     ours = [family for name in PACKAGES for family in import_module(f"..{name}.family", __package__).FAMILIES]
-    return {family.name: family for family in [*ours, *(f for point in entry_points(group=GROUP) for f in point.load())]}
+    return {family.name: family
+            for family in [*ours, *(f for point in entry_points(group=GROUP) for f in point.load())]}
 
 
 def register(family: Family) -> None:
@@ -83,7 +86,8 @@ def load(name: str | os.PathLike, **said: str | int) -> Model:
 
     `said` is what the file's metadata leave out: `normalization_type="none", n_heads=1`.
     Errors: InputError, in one line, for an unknown name (with the nearest), a file that is not safetensors,
-    missing tensors, wrong shapes, NaN or infinite weights, parts that this network does not have, and what has to be said.
+    missing tensors, wrong shapes, NaN or infinite weights, parts that this network does not have,
+    and what has to be said.
     """
     try:
         text = os.fspath(name)
@@ -103,7 +107,8 @@ def load(name: str | os.PathLike, **said: str | int) -> Model:
                 return _as_assumed(Model(text, families()[header["family"]], tensors, {**recipe, **entry}), said)
     names = [entry["name"] for entry in models()]
     near = get_close_matches(text, names, n=3, cutoff=0.3)
-    raise InputError(f"model {text!r} is neither shipped nor a .safetensors file; nearest: {', '.join(near) or names[0]}")
+    raise InputError(f"model {text!r} is neither shipped nor a .safetensors file; nearest: "
+                     f"{', '.join(near) or names[0]}")
 
 
 def _load_file(path: Path, said: Mapping[str, str | int]) -> Model:
@@ -113,11 +118,14 @@ def _load_file(path: Path, said: Mapping[str, str | int]) -> Model:
             metadata = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except FileNotFoundError:
-        raise InputError(f"model file {str(path)!r} does not exist; give a path or a name that `models` lists") from None
+        raise InputError(f"model file {str(path)!r} does not exist; "
+                         "give a path or a name that `models` lists") from None
     except SafetensorError as error:
-        raise InputError(f"model file {str(path)!r} is not safetensors ({str(error).splitlines()[0]}); save it with safetensors") from None
+        raise InputError(f"model file {str(path)!r} is not safetensors ({str(error).splitlines()[0]}); "
+                         "save it with safetensors") from None
     except OSError as error:
-        raise InputError(f"model file {str(path)!r} cannot be read ({error.strerror or error}); give another path") from None
+        raise InputError(f"model file {str(path)!r} cannot be read ({error.strerror or error}); "
+                         "give another path") from None
     return _as_assumed(model_from_tensors(str(path), tensors, metadata), said)
 
 
@@ -135,10 +143,12 @@ def _no_key_twice(path: Path) -> None:
 
 
 def _as_assumed(model: Model, said: Mapping[str, str | int]) -> Model:
-    """The model.  Errors: InputError where the file, or who loads it, says another kind of network, or neither says what its tensors leave open."""
+    """The model.  Errors: InputError where the file, or who loads it, says another kind of network, or neither says
+    what its tensors leave open."""
     family, ours = model.family, {"recipe", "edit"} & set(model.metadata)             # what this library wrote
     if unknown := set(said) - set(family.assumed):
-        raise InputError(f"{', '.join(sorted(unknown))} says nothing of {family.name} models; what does: {', '.join(family.assumed) or 'nothing'}")
+        raise InputError(f"{', '.join(sorted(unknown))} says nothing of {family.name} models; what does: "
+                         f"{', '.join(family.assumed) or 'nothing'}")
     for key, expected in family.assumed.items():
         for value in [str(x) for x in (model.metadata.get(key), said.get(key)) if x is not None]:
             if not _means(value, expected, model.sizes):
@@ -148,7 +158,8 @@ def _as_assumed(model: Model, said: Mapping[str, str | int]) -> Model:
     if open_ and not ours:
         python = ", ".join(f"{key}={family.assumed[key]!r}" for key in open_)
         flags = " ".join(f"--{key.replace('_', '-')} {family.assumed[key]}" for key in open_)
-        raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, and its tensors leave it open; "
+        raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, "
+                         "and its tensors leave it open; "
                          f"if that is what it has: load(path, {python}), on the command line {flags}")
     return model
 
@@ -187,7 +198,8 @@ def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> F
     if possible:
         return min(possible, key=unfit)
     best = min(every, key=lambda family: len(set(family.tensors) - set(tensors)))
-    raise InputError(f"model {name!r} lacks {', '.join(sorted(set(best.tensors) - set(tensors)))}; {best.name} takes {', '.join(best.tensors)}")
+    raise InputError(f"model {name!r} lacks {', '.join(sorted(set(best.tensors) - set(tensors)))}; "
+                     f"{best.name} takes {', '.join(best.tensors)}")
 
 
 @own_state()
@@ -196,8 +208,10 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
     family = _family_of(name, tensors, metadata or {})
     for key in _others(family, tensors):
         part = family.foreign.get(key, "not a tensor of this network")
-        raise InputError(f"tensor {shown(key)} is {part}, and is not zero; a bound would be about another network, so there is none")
-    return Model(name, family, {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}, metadata or {})
+        raise InputError(f"tensor {shown(key)} is {part}, and is not zero; "
+                         "a bound would be about another network, so there is none")
+    return Model(name, family, {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors},
+                 metadata or {})
 
 
 @contextmanager
@@ -205,14 +219,16 @@ def whole(path: Path) -> Iterator[Path]:
     """Where to write so that `path` appears whole or not at all.  Errors: InputError where it cannot be written."""
     folder, path = None, path.resolve() if os.path.islink(path) else path
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))           # nobody else's, and no file of the user's
+        # nobody else's, and no file of the user's
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
         part = folder / "part"
         part.touch()
         mode = (path if path.exists() else part).stat().st_mode
         yield part
         part.chmod(mode)
         with part.open("rb") as file:
-            os.fsync(file.fileno())                         # else a machine that stops may keep the name and lose the content
+            # else a machine that stops may keep the name and lose the content
+            os.fsync(file.fileno())
         part.replace(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -238,7 +254,8 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
         save_file(dict(tensors), part, dict(metadata))
 
 
-def save_collection(collection: str, header: Mapping, members: Sequence[tuple[dict, Mapping[str, Tensor]]], folder: Path = DATA) -> None:
+def save_collection(collection: str, header: Mapping, members: Sequence[tuple[dict, Mapping[str, Tensor]]],
+                    folder: Path = DATA) -> None:
     """Write a collection's models, stacked, in as many shards as keep a file below 8 MiB.
 
     `members` are (entry of the header, tensors); `header` says family, sizes and recipe.
