@@ -17,7 +17,7 @@ book: $(READY)
 	@echo "The book is ready: open file://$(CURDIR)/_build/html/index.html"
 
 test: lint book
-	$(BIN)/python -m pytest tests mechproof --doctest-modules -n 2 --dist worksteal -m "not exhaustive"
+	$(BIN)/python -m pytest tests -n 2 --dist worksteal -m "not exhaustive"
 	MECHPROOF_MODE=page $(BIN)/python -m pytest --nbval book
 
 lab: $(READY)

@@ -24,7 +24,7 @@ import labs  # noqa: E402
 SITE, PRESSES = ROOT / "_build" / "html", 23
 CHAPTERS = ("index", "max_of_k", "past_the_paper", "pizza_quadrature", "noise_limits", "reproduction")
 OURS = """import mechproof as mp
-from mechproof.max_of_k import figures
+from mechproof.figures import max_of_k as figures
 survey = figures.Survey(mp.load("max-of-4/0"))
 strategy = figures.NAMED_IDS["rank-r QK, rest by singular value"]
 explorer = figures.tradeoff(survey, strategy, 4)
@@ -34,7 +34,7 @@ explorer"""
 THEIRS = """%matplotlib inline
 import ipywidgets
 from IPython.display import display
-from mechproof import plots
+from mechproof.explorable import plots
 def show(rank):
     figure = plots.new_figure(explorer.height)
     with plots.house():

@@ -139,7 +139,8 @@ make those {sample} rows again.
 
 # The weights
 
-One collection each, stacked over seeds in files of less than 8 MiB (`mechproof/data`); made by `python benchmarks/build_zoo.py COLLECTION`.
+One collection each, stacked over seeds in files of less than 8 MiB (`mechproof/data`); made by `python benchmarks/build_zoo.py COLLECTION`
+(`max-of-4-reference` came as it is).
 
 | collection | models | MB | what for |
 |---|---|---|---|

@@ -1,16 +1,16 @@
 """A network that says whether a > b, and one proof about it: a family from outside.
 
 It says yes where (W_E[a] - W_E[b]) W_U + b_U > 0, and no where that is below 0.  With
-s = W_E W_U all v^2 answers are right if s rises by steps of the right size.  A token out
-of order would spoil the rows of all others, so the proof leaves it out.  Which those are
-is advice: whatever it says, only pairs of tokens that are kept are counted.
+s = W_E W_U all v^2 answers are right if b_U < 0 and s rises by steps above |b_U|.  A token
+out of order would spoil the rows of all others, so the proof leaves it out.  Which those
+are is advice: whatever it says, only pairs of tokens that are kept are counted.
 """
 
 import torch
 
 from mechproof.proof import cost
 from mechproof.proof.bound import Case
-from mechproof.proof.family import Family, InputError, Proved, Spec, Strategy
+from mechproof.proof.family import Family, InputError, Proved, Spec, Strategy, check_tokens
 from mechproof.proof.rounding import Ball
 
 
@@ -54,7 +54,7 @@ def check(model, advice, chosen):
         correct = int(pairs)
 
     def case(tokens):
-        a, b = tokens
+        a, b = check_tokens(tokens, model.sizes)
         if not kept[a] or not kept[b]:
             return Case(False, f"token {b if kept[a] else a} is left out")
         others = "below it" if a > b else "from it on"

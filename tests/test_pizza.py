@@ -572,7 +572,7 @@ def test_files_are_told_apart(tmp_path):
     assert model.family.name == "pizza" and model.sha256 == plain.sha256 and model.sizes["p"] == 5
     other = zoo.model_from_tensors("max", {name: torch.randn(x) for name, x in max_of_k_shapes(3, 5, 8).items()})
     assert other.family.name == "max_of_k"
-    with pytest.raises(mp.InputError, match=r"^tokens \[0, 5\] are not an input of this model; expected two whole numbers from 0 to 4$"):
+    with pytest.raises(mp.InputError, match=r"^tokens \[0, 5\] are no input of this model; expected 2 whole numbers from 0 to 4$"):
         mp.prove(model, "wheel").covers([0, 5])
 
 

@@ -1,1 +1,1 @@
-"""What the book's pages draw: a file a page. Only notebooks import from here."""
+"""What the book's pages draw: a file a page. Only notebooks (and tests) import from here."""

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..proof import cost
 from ..proof.bound import Case
-from ..proof.family import InputError, Model, Proved
+from ..proof.family import InputError, Model, Proved, check_tokens
 from ..proof.rounding import Ball, U, _up
 from .paths import Paths, paths_of
-from .truth import PRECISIONS, Truth, check_tokens
+from .truth import PRECISIONS, Truth
 
 BLOCK = 32_768          # float64 numbers in a block: 256 kB, inside the second-level cache
 LIMIT = 2**33           # more sequences than this are not enumerated
@@ -162,7 +162,7 @@ def tried(model: Model) -> Callable[[Sequence[int]], Case]:
     truth = Truth(model)
 
     def case(tokens: Sequence[int]) -> Case:
-        tokens = check_tokens(model, tokens)
+        tokens = check_tokens(tokens, model.sizes)
         covered = truth.right(tokens)
         reason = "this very sequence was tried" + ("" if covered else ", and it is wrong")
         return Case(covered, reason, lambda: truth.margin_lo(tokens))

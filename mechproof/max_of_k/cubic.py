@@ -24,12 +24,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..proof.bound import Case
-from ..proof.family import Model, Proved
+from ..proof.family import Model, Proved, check_tokens
 from ..proof.rounding import Ball, cat
 from .counting import count_sequences
 from .direct import best_other, wrong_over_right
 from .paths import Paths
-from .truth import check_tokens
 
 CHUNK = 2**20       # groups in a block of queries
 
@@ -129,7 +128,7 @@ class Explained:
     single: Bool[Tensor, "q m"]
 
     def __call__(self, tokens: Sequence[int]) -> Case:
-        tokens = check_tokens(self.model, tokens)
+        tokens = check_tokens(tokens, self.model.sizes)
         q, m = tokens[-1], max(tokens)
         others = sorted({t for t in tokens[:-1] if t < m})
         n = sum(t < m for t in tokens[:-1])

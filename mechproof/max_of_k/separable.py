@@ -26,12 +26,11 @@ from torch import Tensor
 
 from ..proof import cost
 from ..proof.bound import Case
-from ..proof.family import InputError, Model, Parameters, Proved
+from ..proof.family import InputError, Model, Parameters, Proved, check_tokens
 from . import levels
 from .boxes import Cells
 from .ledger import Fault, Ledger, Masses, Sample, masses, open_cells
 from .terms import Circuits, Groups, Layout, Separable, Stage
-from .truth import check_tokens
 
 TABLE = 2**26           # marks in a block: rows of combinations that are told apart at once
 LISTED = 2**33          # sequences up to which the open combinations are listed; beyond, they are counted by levels
@@ -220,7 +219,7 @@ class Explained:
     each: bool
 
     def __call__(self, tokens: Sequence[int]) -> Case:
-        tokens = check_tokens(self.model, tokens)
+        tokens = check_tokens(tokens, self.model.sizes)
         lay, q, m = self.proof.lay, tokens[-1], max(tokens)
         *chosen, own = (int((torch.tensor(lay.edges) <= m - t).sum()) - 1 for t in tokens)
         stage = self.proof.each() if self.each else self.proof.grouped()

@@ -26,12 +26,11 @@ from torch import Tensor
 
 from ..proof import cost
 from ..proof.bound import Case
-from ..proof.family import Advice, Model, Parameters, Proved, Spec
+from ..proof.family import Advice, Model, Parameters, Proved, Spec, check_tokens
 from ..proof.rounding import Ball, cat, largest_but, maximum, smallest_but
 from . import direct, scores
 from .counting import count_sequences
 from .paths import Paths
-from .truth import check_tokens
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ class Explained:
         self.row = None
 
     def __call__(self, tokens: Sequence[int]) -> Case:
-        tokens = check_tokens(self.model, tokens)
+        tokens = check_tokens(tokens, self.model.sizes)
         q, m, n = tokens[-1], max(tokens), sum(t < max(tokens) for t in tokens)
         group = f"query {q}, maximum {m}, {n} smaller token{'s' * (n != 1)}"
         gap = int(self.claims.gaps[q, m, n])

@@ -15,20 +15,9 @@ from math import inf, isfinite, nextafter
 from flint import arb, arb_mat, ctx
 from torch import Tensor
 
-from ..proof.family import InputError, Model
+from ..proof.family import Model
 
 PRECISIONS = (128, 512, 2048)
-
-
-def check_tokens(model: Model, tokens: Sequence[int]) -> list[int]:
-    """The tokens as a list of ints, or one line that says what is wrong with them."""
-    n_ctx, d_vocab = model.sizes["n_ctx"], model.sizes["d_vocab"]
-    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-    whole = isinstance(tokens, (list, tuple)) and all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens)
-    if not whole or len(tokens) != n_ctx:
-        raise InputError(f"tokens {tokens} are no input of this model; "
-                         f"expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
-    return list(tokens)
 
 
 def _arb_mat(tensor: Tensor) -> arb_mat:

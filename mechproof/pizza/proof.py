@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..proof import cost
 from ..proof.bound import Case
-from ..proof.family import Advice, InputError, Model, Parameters, Proved, Spec
+from ..proof.family import Advice, Model, Parameters, Proved, Spec, check_tokens
 from ..proof.product_bounds import centred_columns, row_norms
 from ..proof.rounding import Ball, cat, number
 from .circuits import Door, Table, balls, bias, residual, table
@@ -81,10 +81,7 @@ def check(model: Model, advice: Advice, way: Way) -> Proved:
 def proved(p: int, certified: Bool[Tensor, "half p"], margin: Callable[[int, int], float]) -> Proved:
     """Counts of ordered pairs: those with a = b once, all others twice; and the case of any one."""
     def case(tokens: Sequence[int]) -> Case:
-        if len(tokens) != 2 or not all(isinstance(t, int) and 0 <= t < p for t in tokens):
-            raise InputError(f"tokens {list(tokens)!r} are not an input of this model; "
-                             f"expected two whole numbers from 0 to {p - 1}")
-        g, h = place(p, *tokens)
+        g, h = place(p, *check_tokens(tokens, {"n_ctx": 2, "d_vocab": p}))
         found = bool(certified[g, h])
         return Case(found, "the right answer's logit is largest" if found else "a wrong answer is not ruled out",
                     lambda: margin(g, h))

@@ -260,6 +260,17 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
     return strategy, values
 
 
+def check_tokens(tokens: Any, sizes: Mapping[str, int]) -> list[int]:
+    """The tokens as a list of ints.  Errors: InputError where they are no n_ctx whole numbers below d_vocab."""
+    n_ctx, d_vocab = sizes["n_ctx"], sizes["d_vocab"]
+    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    whole = isinstance(tokens, (list, tuple)) and all(isinstance(t, int) and 0 <= t < d_vocab for t in tokens)
+    if not whole or len(tokens) != n_ctx:
+        raise InputError(f"tokens {tokens} are no input of this model; "
+                         f"expected {n_ctx} whole numbers from 0 to {d_vocab - 1}")
+    return list(tokens)
+
+
 def check_advice(advice: object, specs: Mapping[str, Spec]) -> Advice:
     """The advice as int64 and float64 tensors, or one line that says which entry is wrong and what would do."""
     if not isinstance(advice, Mapping) or set(advice) != set(specs):

@@ -25,9 +25,9 @@ Names = Mapping[str, Name]
 RUNGS = {
     "exact": Name("multiplied out", "All factors are multiplied, and nothing is lost."),
     "gram": Name("norms of rows",
-        "The exact norm of every row of the product, from the Gram matrix of the factors behind the first."),
+        "All factors but the last are multiplied; exact norms of the product's rows from the Gram matrix of the last."),
     "per_dimension": Name("dimension by dimension",
-        "Absolute values of the left factors times the ranges of the right ones, at the best break."),
+        "Absolute values of the product left of a break times the ranges of what is right of it; the best break."),
     "norms": Name("norms around a product",
         "The middle factors are multiplied; then norms of rows, an operator norm and the longest column."),
     "spectral": Name("singular value",
@@ -43,8 +43,9 @@ TIERS = {
     "exact": RUNGS["exact"],
     "gram": RUNGS["gram"],
     "spectral": Name("operator norms",
-        "Norms of rows of the outer factors, and operator norms of what stands between."),
-    "frobenius": Name("no products", "Norms of rows and Frobenius norms: no two factors are multiplied."),
+        "A few directions; of the rest norms of rows, operator norms between them, and the longest column."),
+    "frobenius": Name("no products",
+        "A few directions; of the rest norms of rows, Frobenius norms between, and the longest column."),
 }
 SCORES = {
     "exact_EQKE+max_diff_exact": Name("exact QK", "The table of scores is multiplied out."),
@@ -78,12 +79,12 @@ ATTENTION = {
     "mean_query+diff": Name("reference attention",
         "Exact at a reference attention; from there the steepest slope upwards, the flattest downwards."),
     "drop_average_query_per_output_logit_reasoning": Name("maxima apart",
-        "The direct path and the attended votes are each taken at their worst, if by different wrong tokens."),
+        "The direct path and the attended votes are each taken at their worst, even if by different wrong tokens."),
 }
 STRATEGIES = {
     "brute_force": Name("brute force", "Every input is run: nothing is explained, and the count is the truth."),
     "cubic": Name("cubic",
-        "For every query and maximum one smaller token at a time, the others at their two extreme places."),
+        "For every query and maximum one smaller token at a time, copies of the maximum in the two extreme places."),
     "exact": Name("branch and bound",
         "The separable proof, more finely wherever it leaves something open, down to single inputs that are tried."),
     "separable": Name("query by query",
@@ -113,7 +114,7 @@ STRATEGIES = {
     "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
 }
 PEELS = {
-    "QK": Name("both sides", "r singular directions of W_Q W_K^T, out of queries and keys."),
+    "QK": Name("both sides", "r singular directions of W_Q W_K^T, out of all four factors."),
     "four": Name("each factor", "r directions of each of the four factors."),
     "query": Name("query side alone", "r singular directions of W_Q W_K^T, out of the queries alone."),
 }

@@ -26,6 +26,7 @@ from .weights import whole
 
 FORMAT = "mechproof-certificate/1"
 COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations")
+NETWORKS = ("max_of_k", "max_of_k_stripped", "pizza")
 
 
 def encoded(tensor: Tensor) -> dict:
@@ -41,8 +42,9 @@ def certificate(model: Model, strategy: str, rank: int | None = None) -> tuple[d
     # hash and bound are about one network, whatever the caller does meanwhile
     model = replace(model)
     preset, parameters = parse_id(strategy, proving.strategies(model), rank)
-    if preset.family not in COVERED:
-        raise InputError(f"strategy {preset.id!r} has no certificates; those that have: {', '.join(COVERED)}")
+    if preset.family not in COVERED or model.family.name not in NETWORKS:
+        raise InputError(f"strategy {preset.id!r} of {model.family.name} models has no certificates; "
+                         f"those that have: {', '.join(COVERED)}")
     advice = proving.search(model, strategy, rank)
     bound = proving.check(model, strategy, advice, rank)
     named = {name: p.names[value] if p.names else value for name, value, p in

@@ -43,15 +43,31 @@ MOST_HEADER = 2**27                                         # bytes; safetensors
 def families() -> dict[str, Family]:
     """Every family by name: the chapters', and those that installed packages name in their entry points
     `mechproof.families`."""
-    ours = [family for name in PACKAGES for family in import_module(f"..{name}.family", __package__).FAMILIES]
-    return {family.name: family
-            for family in [*ours, *(f for point in entry_points(group=GROUP) for f in point.load())]}
+    known: dict[str, Family] = {}
+    for name in PACKAGES:
+        enter(known, import_module(f"..{name}.family", __package__).FAMILIES)
+    for point in entry_points(group=GROUP):
+        try:
+            found = point.load()
+        except Exception as error:
+            raise InputError(f"entry point {point.name} = {point.value} cannot be loaded ({error}); "
+                             "mend or remove the package that has it") from None
+        enter(known, found)
+    return known
+
+
+def enter(known: dict[str, Family], found: Sequence[Family]) -> None:
+    """Add families to those known.  Errors: InputError for what is none, and for a name that another one has."""
+    if not isinstance(found, (tuple, list)) or not all(isinstance(family, Family) for family in found):
+        raise InputError(f"families are a {type(found).__name__}; expected a tuple of mechproof.proof.family.Family")
+    for family in found:
+        if known.setdefault(family.name, family) is not family:
+            raise InputError(f"family {family.name!r} is there already; choose another name")
 
 
 def register(family: Family) -> None:
-    """Make a family known in this process.  Errors: InputError for another family's name."""
-    if families().setdefault(family.name, family) is not family:
-        raise InputError(f"family {family.name!r} is there already; choose another name")
+    """Make a family known in this process.  Errors: as `enter`."""
+    enter(families(), (family,))
 
 
 def family_of_collection(collection: str) -> Family:
@@ -186,20 +202,27 @@ def _others(family: Family, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> Family:
-    """The family whose tensors these are: of those it could be, one whose sizes fit and that leaves out the least."""
-    def unfit(family: Family) -> tuple[bool, int]:
+    """The family whose tensors these are: of those it could be, one whose sizes fit and that leaves out the least.
+
+    Errors: InputError where there is none, in the words of the family that is nearest.
+    """
+    def lacking(family: Family) -> set[str]:
+        return set(family.tensors) - set(tensors)
+
+    def fits(family: Family) -> bool:
         try:
             family.sizes({key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}, metadata)
         except InputError:
-            return True, len(_others(family, tensors))
-        return False, len(_others(family, tensors))
-    every = families().values()
-    possible = [family for family in every if set(family.tensors) <= set(tensors)]
-    if possible:
-        return min(possible, key=unfit)
-    best = min(every, key=lambda family: len(set(family.tensors) - set(tensors)))
-    raise InputError(f"model {name!r} lacks {', '.join(sorted(set(best.tensors) - set(tensors)))}; "
-                     f"{best.name} takes {', '.join(best.tensors)}")
+            return False
+        return True
+    fitting = [family for family in families().values() if not lacking(family) and fits(family)]
+    if fitting:
+        return min(fitting, key=lambda family: len(_others(family, tensors)))
+    best = min(families().values(), key=lambda family: len(lacking(family)) + len(_others(family, tensors)))
+    if lacking(best):
+        raise InputError(f"model {name!r} lacks {', '.join(sorted(lacking(best)))}; "
+                         f"{best.name} takes {', '.join(best.tensors)}")
+    return best
 
 
 @own_state()
