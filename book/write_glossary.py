@@ -67,7 +67,7 @@ The terms that this book uses, and then the names that its menus, tables and fig
 
 
 def table(names: Names) -> list[str]:
-    return ["| name | id | what it is |", "|---|---|---|", *(f"| {name.label} | `{id}` | {name.says} |" for id, name in names.items()), ""]
+    return ["| name, and id | what it is |", "|---|---|", *(f"| {name.label}<br>`{id}` | {name.says} |" for id, name in names.items()), ""]
 
 
 def page() -> str:
