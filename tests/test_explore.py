@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from mechproof.explorable import explore as module
-from mechproof.explorable import plots
+from mechproof.explorable import faces, plots
 from mechproof.explorable.explore import explore
 from mechproof.proof.family import InputError
 
@@ -89,9 +88,9 @@ def test_too_many_frames_and_bad_starts_are_refused():
 def test_live_where_a_frontend_is_attached(monkeypatch, variable):
     for name in ("JPY_SESSION_NAME", "VSCODE_PID", "MECHPROOF_MODE"):
         monkeypatch.delenv(name, raising=False)
-    assert not module.is_live()
+    assert not faces.is_live()
     monkeypatch.setenv(variable, "live")
-    assert module.is_live()
+    assert faces.is_live()
 
 
 def test_live_widgets_answer_and_disable():

@@ -15,11 +15,8 @@ the picture, its numbers and its alt text.  Where a kernel is attached the same 
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
-import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -29,6 +26,7 @@ from matplotlib.figure import Figure
 
 from ..proof.family import InputError
 from . import plots
+from .faces import STYLE, TwoFaces, element
 from .live import Live
 
 MAX_FRAMES = 400
@@ -75,24 +73,11 @@ SCRIPT = """
 })();
 """
 
-STYLE = {"root": "border:0;margin:1.2em 0;",
-         "controls": "display:flex;flex-wrap:wrap;gap:.4em 1.6em;align-items:center;margin:0 0 .5em;",
-         "headline": "font-size:1.35em;font-weight:600;line-height:1.3;margin:.2em 0 .4em;min-height:1.3em;",
-         "hint": "font-size:.9em;margin:.5em 0 0;"}
-
 Draw = Callable[..., tuple[str, str]]
 
 
-def is_live() -> bool:
-    """Whether a frontend with a kernel is attached; MECHPROOF_MODE=live|page overrides."""
-    mode = os.environ.get("MECHPROOF_MODE")
-    if mode:
-        return mode == "live"
-    return "google.colab" in sys.modules or "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ
-
-
 @dataclass(frozen=True)
-class Explorer:
+class Explorer(TwoFaces):
     """A drawing that depends on a few controls; shows itself as widgets or as one html element."""
 
     draw: Draw
@@ -128,13 +113,6 @@ class Explorer:
         sizes = " x ".join(f"{name} ({len(options)})" for name, options in self.controls.items())
         _, headline, alt = self.frame(**self.start)
         return f"Explorer of {sizes}, at {dict(self.start)}: {headline}. {alt}"
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-        if is_live():
-            display(self.widget())
-        else:
-            display({"text/plain": repr(self), "text/html": self.html()}, raw=True)
 
     def widget(self):
         """Core ipywidgets (also of 7.7): sliders and toggle buttons over a picture."""
@@ -175,14 +153,9 @@ class Explorer:
 
     def _element(self, first: tuple, alts: str, payload: str) -> str:
         svg, headline, alt, idle = first
-        name = "explorer-" + hashlib.sha256((alts + payload).encode()).hexdigest()[:12]
         controls = "".join(self._control(i, control, i in idle) for i, control in enumerate(self.controls))
-        return (f'<div id="{name}" data-explorer role="group" style="{STYLE["root"]}"><div '
-                f'style="{STYLE["controls"]}">{controls}</div>'
-                f"{self._picture(svg, headline, alt)}"
-                f'<script type="application/json" data-alts>{alts}</script>'
-                f'<script type="application/json" data-frames>{payload}</script>'
-                f'<script>{SCRIPT.replace("ID", name).replace("NAME", self.name)}</script></div>')
+        inside = f'<div style="{STYLE["controls"]}">{controls}</div>{self._picture(svg, headline, alt)}'
+        return element("explorer", inside, {"alts": alts, "frames": payload}, SCRIPT.replace("NAME", self.name))
 
     def _control(self, i: int, name: str, disabled: bool) -> str:
         options, label = self.controls[name], name.replace("_", " ")

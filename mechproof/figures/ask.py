@@ -7,7 +7,6 @@ group's gap and margin, find the group of what the reader types, and say what `b
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import json
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..explorable.explore import STYLE, is_live
+from ..explorable.faces import STYLE, TwoFaces, element
 from ..proof.bound import Bound
 from ..proof.family import InputError
 
@@ -47,7 +46,7 @@ SCRIPT = """
 
 
 @dataclass(frozen=True)
-class Ask:
+class Ask(TwoFaces):
     """A text field over one subcubic bound; shows itself live or as a self-contained element."""
 
     bound: Bound
@@ -80,15 +79,11 @@ class Ask:
         return json.dumps({"K": n_ctx, "v": v, "gaps": pack(claims.gaps, "<u2"), "margins": pack(rounded, "<f4")})
 
     def html(self) -> str:
-        text, groups = " ".join(map(str, self.start)), self.groups()
-        name, size = "ask-" + hashlib.sha256(groups.encode()).hexdigest()[:12], 3 * len(self.start) + 12
-        return (f'<div id="{name}" data-explorer data-ask role="group" style="{STYLE["root"]}"><label>tokens, the '
-                f'query last '
-                f'<input type="text" value="{text}" data-control="tokens" data-lm-suppress-shortcuts="true" '
-                f'size="{size}"></label>'
-                f'<p data-answer aria-live="polite" style="{STYLE["headline"]}">{html.escape(self.answer(text))}</p>'
-                '<script type="application/json" '
-                f'data-groups>{groups}</script><script>{SCRIPT.replace("ID", name)}</script></div>')
+        text, size = " ".join(map(str, self.start)), 3 * len(self.start) + 12
+        inside = (f'<label>tokens, the query last <input type="text" value="{text}" data-control="tokens" '
+                  f'data-lm-suppress-shortcuts="true" size="{size}"></label>'
+                  f'<p data-answer aria-live="polite" style="{STYLE["headline"]}">{html.escape(self.answer(text))}</p>')
+        return element("ask", inside, {"groups": self.groups()}, SCRIPT)
 
     def widget(self):
         """The same with core ipywidgets and the library itself."""
@@ -98,7 +93,3 @@ class Ask:
         field.observe(show, "value")
         show()
         return widgets.VBox([field, out])
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-        display(self.widget()) if is_live() else display({"text/plain": repr(self), "text/html": self.html()}, raw=True)

@@ -11,7 +11,7 @@ import html
 from collections.abc import Sequence
 
 from .. import zoo
-from ..explorable.explore import is_live
+from ..explorable.faces import TwoFaces
 from ..proof import proving
 from ..proof.bound import Bound
 from ..proof.family import InputError
@@ -21,7 +21,7 @@ CHEAP = 10**8
 COMMAND = "python -m mechproof prove FILE.safetensors --strategy all"
 
 
-class Yours:
+class Yours(TwoFaces):
     """The bounds of one model, by path or shipped name; shows itself as a field and a table, or as a table."""
 
     def __init__(self, name: str, strategies: Sequence[str] = ()):
@@ -61,7 +61,3 @@ class Yours:
         button.on_click(show)
         show()
         return widgets.VBox([widgets.HBox([field, button]), plain, out])
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-        display(self.widget()) if is_live() else display({"text/plain": repr(self)}, raw=True)
