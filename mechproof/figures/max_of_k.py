@@ -22,6 +22,7 @@ from ..max_of_k.subcubic import HANDLINGS, Skeleton
 from ..proof import names
 from ..proof.bound import Bound, digits_lo, percent_lo, short
 from ..proof.family import Model
+from .pieces import NOTE, choice, truth_line
 
 RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 102
@@ -77,7 +78,7 @@ class Survey:
 def _frontier_axes(axes, survey: Survey) -> None:
     points = survey.everything()
     plots.dots(axes, [b.flops for b in points], [b.accuracy_lower_bound for b in points], 22, plots.PALE)
-    axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+    truth_line(axes, survey.truth)
     axes.set_ylim(-0.03, 1.09)
     plots.percent_axis(axes.yaxis, "inputs certified")
 
@@ -96,12 +97,11 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=plots.QK, linewidth=1.3,
                   marker=".", alpha=0.7)
         bound = survey.bound(strategy, rank if path else None)
-        axes.plot([bound.flops], [bound.accuracy_lower_bound], "o", color=plots.CHOICE, markersize=12,
-                  markeredgecolor="black")
+        choice(axes, [bound.flops], [bound.accuracy_lower_bound])
         label = next(name for name, id in named.items() if id == strategy)
         title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total, 3)}"
         axes.set_title(title[0].upper() + title[1:])
-        note = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
+        note = NOTE | {"ha": "right"}
         axes.annotate(f"{survey.truth_label} accuracy {100 * survey.truth:.2f}%", (high, survey.truth), (-4, 4), **note)
         axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4),
                       color="#666666", **note)
@@ -130,14 +130,13 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
                                            ("unexplained_dimensions", "unexplained dimensions"))):
             axes = figure.add_axes((0.1 + 0.5 * i, 0.16, 0.39, 0.68))
             plots.dots(axes, [b.flops for b in points], [getattr(b, name) for b in points], 18, plots.PALE)
-            axes.plot([chosen.flops], [getattr(chosen, name)], "o", color=plots.CHOICE, markersize=11,
-                      markeredgecolor="black")
+            choice(axes, [chosen.flops], [getattr(chosen, name)], size=11)
             plots.flops_axis(axes, min(b.flops for b in points) / 1.4, max(b.flops for b in points) * 1.5, "FLOP")
             if i:
                 axes.set_ylabel(label)
                 axes.set_ylim(0, None)
             else:
-                axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+                truth_line(axes, survey.truth)
                 plots.percent_axis(axes.yaxis, label)
                 axes.set_ylim(-0.03, 1.05)
                 place = 1 + sum(b.correct > chosen.correct for b in points if b.strategy != "cubic")
@@ -291,8 +290,7 @@ def two_drops(bounds: pd.DataFrame) -> plots.Picture:
             spread = [0.5 * (j / len(ordered) - 0.5) for j in range(len(ordered))]
             plots.dots(axes, [i + s for s in spread], ordered, 9, plots.PALE)
             axes.plot([i - 0.3, i + 0.3], [mid[row]] * 2, color=plots.QK, linewidth=3)
-            axes.annotate(f"{100 * mid[row]:.1f}%", (i, mid[row]), (0, 6), textcoords="offset points",
-                          ha="center", fontsize=8.5)
+            axes.annotate(f"{100 * mid[row]:.1f}%", (i, mid[row]), (0, 6), ha="center", **NOTE)
         axes.set_xticks(range(len(rows)), [row.replace(" and ", "\nand ").replace("-rank ", "-rank\n", 1)
                                            for row in rows], fontsize=8.5)
         plots.percent_axis(axes.yaxis, "inputs certified")

@@ -22,12 +22,11 @@ from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import labels
 from ..proof.product_bounds import RUNGS
-from .past_the_paper import missing_axis
+from .pieces import NOTE, choice, missing_axis, truth_line
 
 LABELS, NULLS, PEELS = map(labels, (names.RUNGS, names.NULLS, names.PEELS))
 RANKS = (0, 1, 2, 4, 8, 16, 32)
 DRAWS = 6                                                                # of noise, where one would be luck
-NOTE = {"textcoords": "offset points", "fontsize": 8.5}
 
 
 class Survey:
@@ -78,9 +77,9 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
         missing_axis(axes, survey.truth / 2)
         plots.dots(axes, *zip(*points.values()), 18, plots.PALE)
-        axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        truth_line(axes, survey.truth)
         axes.plot(*zip(*(points[strategy, r] for r in survey.ranks)), color=plots.QK, linewidth=1.2, marker=".")
-        axes.plot(*place(strategy, rank), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        choice(axes, *place(strategy, rank))
         bound = survey.bound(strategy, rank)
         share = percent_lo(bound.correct, bound.total)
         axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
@@ -128,13 +127,13 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         axes.set_xticks([0.01, 0.1, 1, 10, 100, 1000], ["0.01", "0.1", "1", "10", "100", "1000"])
         missing_axis(axes, survey.truth / 2)
         axes.plot(grid, curve, color=plots.NOISE, linewidth=2.5)
-        axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        truth_line(axes, survey.truth)
         for i, rung in enumerate(RUNGS):
             x, y = size[rung, rank], survey.missing(rung, rank)
             axes.plot(x, y, "o", color=plots.QK, markersize=6)
             axes.annotate(rung.replace("_", " "), (x, y), (5, 5 + 10 * (i % 2) if y > 0.9 else 5 if i % 2 else -11),
                           **NOTE)
-        axes.plot(off, curve[slack], "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        choice(axes, off, curve[slack])
         axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
         axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
@@ -261,7 +260,7 @@ def band(survey: Survey, strategy: str) -> Explorer:
         axes.plot(x, noisy, "s--", color=plots.NOISE)
         axes.plot(x, real, ".-", color=plots.QK)
         axes.plot(x, proof, "o-", color=plots.OV)
-        axes.axhline(survey.truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        truth_line(axes, survey.truth)
         ends = ((noisy, plots.NOISE, "noise, multiplied out", 10), (real, plots.QK, "trained, multiplied out", -12),
                 (proof, plots.OV, "this proof", 8 if proof[0] > 0.9 else -14))
         for line, colour, label, dy in ends:

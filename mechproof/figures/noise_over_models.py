@@ -12,8 +12,8 @@ from ..explorable.explore import Explorer, explore
 from ..noise import ablation, surrogate
 from ..proof.bound import digits_lo, share_lo, short
 from ..proof.product_bounds import RUNGS
-from .noise_limits import LABELS, NOTE, NULLS, PEELS
-from .past_the_paper import missing_axis
+from .noise_limits import LABELS, NULLS, PEELS
+from .pieces import NOTE, missing_axis
 
 # "about 4 standard deviations worse than random"
 AUTHORS = 4.0

@@ -8,8 +8,6 @@ from statistics import mean, median, stdev
 
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import mechproof as mp
 
@@ -19,11 +17,12 @@ from ..max_of_k.paths import paths_of
 from ..max_of_k.terms import Groups, Separable
 from ..max_of_k.tiers import exactly
 from ..proof import cost
-from ..proof.bound import Bound, digits_lo, percent_lo, short
+from ..proof.bound import digits_lo, percent_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
 from .max_of_k import Survey
+from .pieces import NOTE, choice, missing, missing_axis, truth_line
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
 OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram",
@@ -57,20 +56,6 @@ def colour(id: str) -> str:
     return next(c for name, c in COLOURS.items() if id.startswith(name))
 
 
-def missing_axis(axes: Axes, low: float) -> None:
-    """Certified shares on a scale of what is not certified, so that 99 and 99.9 percent are apart."""
-    axes.set_yscale("log")
-    axes.set_ylim(1.4, low)
-    axes.yaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):g}%"))
-    axes.set_ylabel("inputs certified (log of the rest)")
-
-
-def missing(bound: Bound) -> float:
-    return max(1 - bound.accuracy_lower_bound, 1e-6)
-
-
 def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
     """The paper's strategies and ours on one axis, movable by strategy and rank: the picture that opens the chapter."""
     papers, model = [b for b in proofs.papers.everything()], proofs.model
@@ -85,18 +70,18 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
         plots.dots(axes, [b.flops for b in papers], [missing(b) for b in papers], 20, plots.PALE)
-        axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        truth_line(axes, truth)
         for id, bound in zip(proofs.ids, ours):
             axes.plot(bound.flops, missing(bound), "D", color=colour(id), markersize=6, alpha=0.75)
         path = paths[strategy]
         axes.plot([b.flops for b in path], [missing(b) for b in path], color=plots.QK, linewidth=1.2, marker=".")
         bound = proofs.bound(strategy, rank if path else None)
-        axes.plot(bound.flops, missing(bound), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
+        choice(axes, bound.flops, missing(bound))
         best = max(papers, key=lambda b: b.correct)
         name = OURS[strategy] + (f", rank {rank}" if path else "")
         axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; the paper's best: "
                        f"{percent_lo(best.correct, best.total)}")
-        note = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5}
+        note = NOTE | {"ha": "right"}
         axes.annotate(f"{proofs.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
         axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
         alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. "
@@ -132,8 +117,8 @@ def resolution(model: Model) -> Explorer:
         plots.dots(axes, flops, [missing(b) for b in bounds.values()], 18, plots.PALE)
         line = [bounds[g, buckets, queries] for g in sorted({g for g, _, _ in bounds})]
         axes.plot([b.flops for b in line], [missing(b) for b in line], color=plots.OV, linewidth=1.2, marker=".")
-        axes.plot(chosen.flops, missing(chosen), "o", color=plots.CHOICE, markersize=12, markeredgecolor="black")
-        axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
+        choice(axes, chosen.flops, missing(chosen))
+        truth_line(axes, truth)
         axes.set_title(f"{groups} group{'s' * (groups > 1)} of wrong tokens, {buckets} buckets: "
                        f"{percent_lo(chosen.correct, chosen.total)} certified")
         axes.annotate("the line: these buckets, every number of groups",
@@ -233,7 +218,7 @@ def every_model(bounds: pd.DataFrame) -> plots.Picture:
             axes.plot(median(x), median(y), "D", color=c, markersize=8, markeredgecolor="white")
             side = {"monte_carlo": (-8, 4, "right"), "compact-gram": (4, -14, "right")}.get(id, (7, 3, "left"))
             axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), side[:2], ha=side[2],
-                          textcoords="offset points", fontsize=8.5)
+                          **NOTE)
             medians[id] = 1 - median(y)
             words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at "
                          f"{short(median(x))} operations")

@@ -19,10 +19,11 @@ from ..pizza.wheel import pairs
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
+from .pieces import NOTE, choice, truth_line
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
-SHARP, SOFT, MARK = plots.QK, plots.OV, plots.CHOICE
+SHARP, SOFT = plots.QK, plots.OV
 # seeds of p = 113 below were known when rank and doors were chosen
 IN_VIEW = 24
 
@@ -64,12 +65,11 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         path, bound = paths[strategy], survey.bound(strategy, rank)
         axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=SHARP,
                   linewidth=1.6, marker=".")
-        axes.plot([bound.flops], [bound.accuracy_lower_bound], "o", color=MARK, markersize=12, markeredgecolor="black")
+        choice(axes, [bound.flops], [bound.accuracy_lower_bound])
         truth = survey.brute.accuracy_lower_bound
         axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
-        axes.axhline(truth, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.annotate(trying, (survey.brute.flops, truth), (0, -16), textcoords="offset points",
-                      ha="center", fontsize=8.5)
+        truth_line(axes, truth)
+        axes.annotate(trying, (survey.brute.flops, truth), (0, -16), ha="center", **NOTE)
         axes.set_ylim(-0.03, 1.09)
         plots.percent_axis(axes.yaxis, "pairs certified")
         plots.flops_axis(axes, low, high)
@@ -292,7 +292,7 @@ def why_several_keys(survey: Survey) -> Explorer:
         margin = sum(A[j] * (1 - fourier.turn(survey.keys[j] * delta, p).cos()) for j in range(keys))
         axes.vlines(delta, 0, margin, color=SHARP, linewidth=1.2)
         low = int(margin.argmin())
-        axes.plot([int(delta[low])], [float(margin[low])], "o", color=MARK, markersize=8, markeredgecolor="black")
+        choice(axes, [int(delta[low])], [float(margin[low])], size=8)
         axes.set_ylim(0, 2.05 * float(A.sum()))
         axes.set_xlabel(r"wrong answer, $\delta = c - s$")
         axes.set_ylabel("margin (logits)")
@@ -318,9 +318,8 @@ def training(notes: Sequence[Mapping]) -> Explorer:
         if quantity == "wrong":
             axes.set_yscale("symlog")
         if quantity == "t":
-            axes.axhline(amplitude.flattest()[0], color=plots.TRUTH, linestyle="--", linewidth=1)
-            axes.annotate("flattest", (steps[-1], amplitude.flattest()[0]), (0, 4), textcoords="offset points",
-                          ha="right", fontsize=8.5)
+            truth_line(axes, amplitude.flattest()[0])
+            axes.annotate("flattest", (steps[-1], amplitude.flattest()[0]), (0, 4), ha="right", **NOTE)
             axes.set_ylim(-0.02, 0.2)
         axes.set_xlabel("training step")
         axes.set_ylabel(names[quantity])
@@ -345,9 +344,9 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
             axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".",
                       color=SHARP, alpha=0.45, markersize=5)
             axes.plot([x - 0.3, x + 0.3], [median(values)] * 2, color=SHARP, linewidth=2.5)
-        axes.axhline(amplitude.flattest()[0], color=plots.TRUTH, linestyle="--", linewidth=1)
+        truth_line(axes, amplitude.flattest()[0])
         axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4),
-                      textcoords="offset points", ha="right", fontsize=8.5)
+                      ha="right", **NOTE)
         axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups],
                         fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")

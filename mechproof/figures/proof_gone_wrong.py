@@ -29,6 +29,7 @@ from ..max_of_k.tiers import circuits
 from ..proof import names
 from ..proof.bound import percent_lo, short_int
 from ..proof.family import Advice, Model, parse_id
+from .pieces import truth_line
 
 SMALL = 1e-300
 LARGEST = (1.7e308, 1e308, 3e307, 1e307, 1e305, 1e300, 1e290, 1e250, 1e200, 1e150, 1e100, 1e50, 1.0)
@@ -122,7 +123,7 @@ def one_number(largest: float, way: str) -> Explorer:
             axes.plot(places.values(), [found[x] / total() for x in LARGEST], style, color=colour,
                       markersize=4, linewidth=1.4)
             axes.annotate(words, (2.2, height), color=colour, fontsize=8.5)
-        axes.axhline(right() / total(), color=plots.TRUTH, linestyle="--", linewidth=1)
+        truth_line(axes, right() / total())
         axes.plot([places[largest]] * 2, [found[largest] / total() for found in (before, now)], "o",
                   color=plots.CHOICE, markersize=8, zorder=3)
         axes.set_ylim(-0.02, 1)

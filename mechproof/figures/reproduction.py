@@ -21,6 +21,7 @@ from ..proof.bound import digits_lo, share_lo, short
 from ..proof.names import ATTENTION, STRATEGIES
 from ..zoo import tables
 from . import max_of_k as figures
+from .pieces import NOTE
 
 # kinds of proof and their ids: the rows of the paper's Table 1, then ours; of several the best, model by model
 PAPERS = {row: figures.row_ids(row) for row in figures.ROWS}
@@ -110,7 +111,7 @@ def _points(figure, models: str, proof: str, ids: Sequence[str]) -> tuple[str, s
     accuracies = bounds.drop_duplicates("model").truth
     axes.plot([0.75 * HIGH] * len(accuracies), accuracies, "_", color=plots.TRUTH, markersize=14, markeredgewidth=0.7)
     axes.annotate("black: accuracy of each", (1, 0), (-4, 4), xycoords="axes fraction", ha="right",
-                  textcoords="offset points", fontsize=8.5)
+                  **NOTE)
     words = _chosen(axes, mine) if len(mine) else "not run: predicted to cost more than 2e10 operations"
     known = _theirs(axes, proof) if models == "max-of-4" and proof in THEIR_CODE else ""
     axes.set_title(f"{proof[0].upper()}{proof[1:]}: {_distance(mine)}")
@@ -143,7 +144,7 @@ def _theirs(axes, proof: str) -> str:
     code, flops = THEIR_CODE[proof]
     axes.plot([float(flops)], [float(code)], "^", color=plots.OV, markersize=8, markeredgecolor="black")
     words = f"authors' code on five models {code}; the paper, unchecked, {figures.REMEMBERED[proof]}"
-    axes.annotate(words, (float(flops), float(code)), (8, -10), textcoords="offset points", fontsize=8.5)
+    axes.annotate(words, (float(flops), float(code)), (8, -10), **NOTE)
     return f"; {words}"
 
 
