@@ -106,17 +106,15 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4),
                       color="#666666", **note)
         rank_text = f"at rank {rank}" if path else "(the rank has no effect)"
-        alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. "
-               f"{label} {rank_text}: {bound}. "
-               f"The {survey.truth_label} accuracy is {100 * survey.truth:.3f} percent.")
+        alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. {label} {rank_text}: "
+               f"{bound}. The {survey.truth_label} accuracy is {100 * survey.truth:.3f} percent.")
         return repr(bound), alt
 
     ranks = [r for r in RANKS if r <= min(survey.model.sizes["d_model"], survey.model.sizes["d_head"])]
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if survey.ranks(strategy) else ("rank",),
-                   "Start at rest by singular value and raise the rank: "
-                   "the bound climbs, then stops paying for its length. "
-                   "Do the same with quadratic QK. Then give up the direct path.", height=3.7,
+                   "Start at rest by singular value and raise the rank: the bound climbs, then stops paying for its "
+                   "length. Do the same with quadratic QK. Then give up the direct path.", height=3.7,
                    fine={"rank": range(ranks[-1] + 1)}, strategy={id: label for label, id in named.items()}, rank=ranks)
 
 
@@ -212,9 +210,8 @@ def qk_residual(model: Model, rank: int) -> Explorer:
 
     ranks = [r for r in range(d + 1) if r in RANKS or r < 17]
     return explore(draw, {"rank": min(ranks, key=lambda r: abs(r - rank))}, height=3.6, rank=ranks,
-                   hint="Go from rank 0 to rank 1: nearly all of the pattern disappears at once. Then look for the "
-                        "rank at which you "
-                        "would stop explaining and start bounding.")
+                   hint="Go from rank 0 to rank 1: nearly all of the pattern disappears at once. "
+                        "Then look for the rank at which you would stop explaining and start bounding.")
 
 
 def lost_percentage(survey: Survey, rank: int, start: str) -> Explorer:
@@ -326,8 +323,7 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
 
     return explore(draw, {"strategy": names.SCORES["svd"].label}, strategy=list(named),
                    hint="By singular value, one ratio predicts the bound well. With exact scores it says little: "
-                        "then noise is not "
-                        "what limits the proof.")
+                        "then noise is not what limits the proof.")
 
 
 def certified_by_authors():

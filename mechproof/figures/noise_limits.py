@@ -206,9 +206,8 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
 
     return explore(draw, {"rank": nearest(ranks, rank)}, height=3.9, rank=ranks,
-                   hint="Zero, mean, another query's row, noise: the network does not care. The lower rows are the "
-                        "same residual in the eyes of "
-                        "proofs that know less and less of it.")
+                   hint="Zero, mean, another query's row, noise: the network does not care. "
+                        "The lower rows are the same residual in the eyes of proofs that know less and less of it.")
 
 
 def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
@@ -277,9 +276,8 @@ def band(survey: Survey, strategy: str) -> Explorer:
 
     proofs = {rung: label for rung, label in LABELS.items() if rung != "exact"}
     return explore(draw, {"strategy": strategy if strategy in proofs else "norms"}, height=3.7, strategy=proofs,
-                   hint="The band is where the rest may as well be noise and the proof cannot say so. With norms of "
-                        "rows it is narrow; down the "
-                        "list it fills the picture.")
+                   hint="The band is where the rest may as well be noise and the proof cannot say so. "
+                        "With norms of rows it is narrow; down the list it fills the picture.")
 
 
 def times(x: float) -> str:
@@ -359,10 +357,9 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
         return head, f"Two panels for {proofs.model.name}, {LABELS[strategy]}. {listed}."
 
     return explore(draw, {"strategy": "norms"}, height=3.5, strategy=LABELS,
-                   hint="Multiplied out, a few directions suffice. By norms nothing is ever certified. And compare "
-                        "true with noise: here the rest is "
-                        "far smaller than random, because activations avoid what is left of W_out. No rung that "
-                        "forgets them can know.")
+                   hint="Multiplied out, a few directions suffice. By norms nothing is ever certified. "
+                        "And compare true with noise: here the rest is far smaller than random, because activations "
+                        "avoid what is left of W_out. No rung that forgets them can know.")
 
 
 def ways_out(seeds: Sequence[int]) -> pd.DataFrame:

@@ -70,9 +70,8 @@ def claim(results: Mapping) -> Explorer:
         return f"{head} of {results['draws']}", f"Strips of z at rank {rank}, peel {PEELS[peel]}. {listed}."
 
     return explore(draw, {"peel": "QK", "rank": 1}, height=3.8, peel=PEELS, rank=[1, 2, 4, 8],
-                   hint="At rank 1 and both sides peeled the median is near 2, and a few models reach what the authors "
-                        "said. Peel the query side "
-                        "alone and the sign turns. Then peel more from each factor: "
+                   hint="At rank 1 and both sides peeled the median is near 2, and a few models reach what the "
+                        "authors said. Peel the query side alone and the sign turns. Then peel more from each factor: "
                         "against turned factors nothing is left to see.")
 
 

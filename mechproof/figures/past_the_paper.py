@@ -84,9 +84,8 @@ def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
         note = NOTE | {"ha": "right"}
         axes.annotate(f"{proofs.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
         axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
-        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. "
-               f"The paper's best: {best}. "
-               f"The truth is {100 * (1 - truth):.3f} percent.")
+        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best: "
+               f"{best}. The truth is {100 * (1 - truth):.3f} percent.")
         return repr(bound), alt
 
     ranks = proofs.ranks(next(iter(sorted(proofs.ranked)))) if proofs.ranked else [rank]
@@ -157,9 +156,8 @@ def terms_of(model: Model) -> Explorer:
         axes.set_ylabel(f"its term (copy of the maximum: {'1' if gain > 0 else '-1'})")
         axes.set_title(f"Maximum {maximum}: its own term is {gain:.3g}, the worst smaller token's {worst:.2g}")
         alt = (f"Bars of the first position's term for maximum {maximum}, query {maximum // 2}, wrong tokens "
-               f"{wrong[wrong_token]}: "
-               f"the maximum adds {gain:.4g}, the worst token {worst:.4g}, {int((f < 0).sum())} of {maximum + 1} "
-               "tokens take something away.")
+               f"{wrong[wrong_token]}: the maximum adds {gain:.4g}, the worst token {worst:.4g}, {int((f < 0).sum())} "
+               f"of {maximum + 1} tokens take something away.")
         taking = f"{int((f < 0).sum())} of {maximum + 1} tokens take something away"
         return f"{taking}, {others} of them meet in a sequence", alt
 

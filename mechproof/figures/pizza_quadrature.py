@@ -77,8 +77,7 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} "
                        f"of {trying}")
         alt = (f"Certified pairs against proof length for {survey.model.name}. {LABELS[strategy]} at rank {rank}: "
-               f"{bound}, 1/{times:.1f} of "
-               f"the {short(survey.brute.flops, 'FLOP')} of trying every pair.")
+               f"{bound}, 1/{times:.1f} of the {short(survey.brute.flops, 'FLOP')} of trying every pair.")
         return repr(bound), alt
 
     return explore(draw, {"strategy": strategy, "rank": rank}, height=3.7, strategy=LABELS, rank=ranks,
@@ -152,16 +151,14 @@ def rectangles(seed: int) -> Explorer:
         true, got = 2 / 3 * float(torch.cos(torch.tensor(delta))), float(f(made.phi).mean() * 2 * pi)
         axes.set_title(f"{nodes} rectangles give {got:+.3f}, the integral is {true:+.3f}")
         alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: "
-               f"sum {got:.4f}, integral {true:.4f}. "
-               f"Proved for every s and c: error at most {worst['boxes']:.3f} by boxes, {worst['moments']:.3f} by "
-               "moments, in units of the answer.")
+               f"sum {got:.4f}, integral {true:.4f}. Proved for every s and c: error at most {worst['boxes']:.3f} by "
+               f"boxes, {worst['moments']:.3f} by moments, in units of the answer.")
         by = f"{worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments"
         return f"error at most {by}, for every s and c", alt
 
     return explore(draw, {"nodes": 12}, nodes=RULES, jitter=[0, 30, 100], difference=[0, 2, 3, 6],
-                   hint="Even nodes leave next to no error; boxes do not see it, moments do. Jitter makes both pay. At "
-                        "a difference of 3 "
-                        "twelfths of a turn the integral is zero: a wrong answer.")
+                   hint="Even nodes leave next to no error; boxes do not see it, moments do. Jitter makes both pay. "
+                        "At a difference of 3 twelfths of a turn the integral is zero: a wrong answer.")
 
 
 def blind_spot(survey: Survey) -> Explorer:
@@ -200,9 +197,8 @@ def blind_spot(survey: Survey) -> Explorer:
         return f"{floors} · this model's neurons {own:.3f}", alt
 
     return explore(draw, {"t": 0}, t={i: f"{i / 1000:.2f}" for i in range(0, 201, 10)},
-                   hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. Raise t until "
-                        "the floor is flat. "
-                        "The grey points are the trained model.")
+                   hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. "
+                        "Raise t until the floor is flat. The grey points are the trained model.")
 
 
 def phases(survey: Survey) -> plots.Picture:
@@ -353,9 +349,8 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
         everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
         under = sum(t < amplitude.flattest()[0] for t in everything) / len(everything)
         axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
-    return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: "
-                                 f"median {median(everything):.3f}, "
-                                 f"flattest {amplitude.flattest()[0]}.")
+    return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median "
+                                 f"{median(everything):.3f}, flattest {amplitude.flattest()[0]}.")
 
 
 def right_everywhere(rows: Sequence[Mapping], collection: str) -> list[Mapping]:

@@ -215,8 +215,7 @@ def theirs_and_ours() -> plots.Picture:
                        "the median", loc="left")
     less = ", ".join(f"{id} ({100 * (y[id] - x[id]):.2f} points)" for id in x.index if y[id] < x[id])
     return plots.Picture(figure, f"Scatter of {len(x)} strategies on max-of-4-reference/123, authors' code against "
-                                 f"ours: more in {more}, "
-                                 f"the same in {int((y == x).sum())}, less in "
+                                 f"ours: more in {more}, the same in {int((y == x).sum())}, less in "
                                  f"{int((y < x).sum())}{': ' + less if less else ''}.")
 
 

@@ -39,10 +39,9 @@ REDUCTIONS = frozenset("sum mean amax amin any all cumsum cummax cummin nonzero 
                        "repeat_interleave".split())
 FREE = frozenset(
     "view _unsafe_view permute transpose expand slice select unsqueeze squeeze gather index_select cat stack clone "
-    "_to_copy alias "
-    "arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh fill diagonal flip "
-    "unbind split "
-    "index_copy index_fill copy full full_like scatter eye split_with_sizes scalar_tensor repeat roll".split())
+    "_to_copy alias arange zeros ones empty new_zeros new_ones new_full zeros_like ones_like empty_like lift_fresh "
+    "fill diagonal flip unbind split index_copy index_fill copy full full_like scatter eye split_with_sizes "
+    "scalar_tensor repeat roll".split())
 LEAVING = frozenset("item numpy tolist __array__ __bool__ __float__ __int__ __index__ __dlpack__ data_ptr".split())
 
 

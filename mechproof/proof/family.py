@@ -48,8 +48,7 @@ class Model:
     def __post_init__(self):
         if not isinstance(self.family, Family) or not isinstance(self.tensors, Mapping):
             raise InputError(f"model {self.name!r} is made of a {type(self.family).__name__} and a "
-                             f"{type(self.tensors).__name__}; "
-                             "mp.load takes the name or path of one")
+                             f"{type(self.tensors).__name__}; mp.load takes the name or path of one")
         with own_state():
             object.__setattr__(self, "tensors", owned(self.family, self.tensors))
             self.family.sizes(self.tensors, self.metadata)

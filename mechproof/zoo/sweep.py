@@ -295,9 +295,8 @@ def note(journal: Path, rows: Iterable[Row]) -> Iterator[Row]:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InputError(f"journal {str(journal)!r} cannot be written ({error.strerror}); "
-                             "the rows before are there: "
-                             "make room and run the same command again") from None
+            raise InputError(f"journal {str(journal)!r} cannot be written ({error.strerror}); the rows before are "
+                             "there: make room and run the same command again") from None
         yield row
 
 

@@ -174,9 +174,8 @@ def _as_assumed(model: Model, said: Mapping[str, str | int]) -> Model:
     if open_ and not ours:
         python = ", ".join(f"{key}={family.assumed[key]!r}" for key in open_)
         flags = " ".join(f"--{key.replace('_', '-')} {family.assumed[key]}" for key in open_)
-        raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, "
-                         "and its tensors leave it open; "
-                         f"if that is what it has: load(path, {python}), on the command line {flags}")
+        raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, and its tensors leave it "
+                         f"open; if that is what it has: load(path, {python}), on the command line {flags}")
     return model
 
 
