@@ -141,8 +141,8 @@ def sweep(args) -> int:
     path, wanted = output(args, ".parquet"), tasks(members(args.collection, args.seeds), args.strategies)
     if args.workers < 1:
         raise InputError(f"workers {args.workers} are none; give 1 or more")
-    make = partial(on_cluster,
-                   address=args.scheduler) if args.scheduler is not None else partial(locally, workers=args.workers)
+    here = args.scheduler is None
+    make = partial(locally, workers=args.workers) if here else partial(on_cluster, address=args.scheduler)
     made = sweep(wanted, path, make, partial(tqdm, disable=None, unit="proof"))
     failed = [row for row in made if row["error"]]
     says = f", {len(failed)} failed: column `error` says why" if failed else ""

@@ -94,8 +94,8 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
     return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS,
                    rank=survey.ranks, fine={"rank": range(survey.ranks[-1] + 1)},
                    hint="At one direction, go down the list: each step knows less of the rest and allows it more, "
-                        "until nothing is left of the "
-                        "bound. Then raise the rank: the last rungs come back when nearly everything is peeled.")
+                        "until nothing is left of the bound. Then raise the rank: the last rungs come back when "
+                        "nearly everything is peeled.")
 
 
 def ladder(survey: Survey, rank: int) -> pd.DataFrame:
@@ -169,9 +169,10 @@ def against_noise(survey: Survey, rank: int) -> Explorer:
                             f"for {survey.model.name}; {found}.")
 
     return explore(draw, {"null": "haar", "peel": "QK", "rank": nearest(ranks, rank)}, height=3.2, null=NULLS,
-                   peel=PEELS, rank=ranks, hint="Change only the way of peeling, from both sides to the query side "
-                                                "alone: the same residual, now better than random, "
-                        "since the random factors keep what was not peeled. Then raise the rank.")
+                   peel=PEELS, rank=ranks,
+                   hint="Change only the way of peeling, from both sides to the query side alone: the same residual, "
+                        "now better than random, since the random factors keep what was not peeled. "
+                        "Then raise the rank.")
 
 
 def replaced(survey: Survey, rank: int) -> Explorer:
@@ -364,19 +365,17 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
 
 def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
     """What each way out buys: accuracy, certified share and operations, means over some models."""
-    ways = {f"as it is: {LABELS['per_dimension']}, rank 1": ("max-of-4",
-                                                             lambda m: residual.certify(m, "per_dimension", "QK", 1)),
-            "more rank: 8": ("max-of-4", lambda m: residual.certify(m, "per_dimension", "QK", 8)),
-            f"{LABELS['gram']}, rank 1": ("max-of-4", lambda m: residual.certify(m, "gram", "QK", 1)),
+    by = lambda rung, rank=1: lambda m: residual.certify(m, rung, "QK", rank)
+    ways = {f"as it is: {LABELS['per_dimension']}, rank 1": ("max-of-4", by("per_dimension")),
+            "more rank: 8": ("max-of-4", by("per_dimension", 8)),
+            f"{LABELS['gram']}, rank 1": ("max-of-4", by("gram")),
             LABELS["exact"]: ("max-of-4", lambda m: mp.prove(m, "separable")),
-            names.STRATEGIES["monte_carlo"].label: ("max-of-4",
-                                                    lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
-            "noise projected away": ("max-of-4-projected", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
-            "noise decayed in training": ("max-of-4-decayed", lambda m: residual.certify(m, "per_dimension", "QK", 1)),
-            f"decayed: {LABELS['recursive']}": ("max-of-4-decayed",
-                                                lambda m: residual.certify(m, "recursive", "QK", 1)),
-            f"decayed: {LABELS['frobenius']}": ("max-of-4-decayed",
-                                                lambda m: residual.certify(m, "frobenius", "QK", 1))}
+            names.STRATEGIES["monte_carlo"].label: (
+                "max-of-4", lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
+            "noise projected away": ("max-of-4-projected", by("per_dimension")),
+            "noise decayed in training": ("max-of-4-decayed", by("per_dimension")),
+            f"decayed: {LABELS['recursive']}": ("max-of-4-decayed", by("recursive")),
+            f"decayed: {LABELS['frobenius']}": ("max-of-4-decayed", by("frobenius"))}
     rows = []
     for name, (collection, prove) in ways.items():
         models = [mp.load(f"{collection}/{seed}") for seed in seeds]

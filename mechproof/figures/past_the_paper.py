@@ -162,10 +162,9 @@ def terms_of(model: Model) -> Explorer:
         return f"{taking}, {others} of them meet in a sequence", alt
 
     return explore(draw, {"maximum": maxima[2], "wrong_token": 1},
-                   lambda maximum, wrong_token: (), "Raise the maximum: its own term grows and the losses crowd just "
-                                                    "below it. Small "
-                   "maxima are where the network, and every proof of it, is weak.", height=3.4, maximum=maxima,
-                   wrong_token=wrong)
+                   hint="Raise the maximum: its own term grows and the losses crowd just below it. Small maxima are "
+                        "where the network, and every proof of it, is weak.",
+                   height=3.4, maximum=maxima, wrong_token=wrong)
 
 
 def steps(model: Model) -> pd.DataFrame:

@@ -243,9 +243,9 @@ def error_budget(survey: Survey) -> Explorer:
         return head, f"Bars of error pieces of key {key}: {listed}."
 
     return explore(draw, {"key": survey.keys[0], "terms": 80}, key=list(survey.keys),
-                   terms=[3, 6, 12, 40, 80, 200], hint="Bias and harmonics alone exceed what a proof can bear: "
-                                                       "the paper counts them as error. More "
-                   "terms help the rule, and the rule is not the problem.")
+                   terms=[3, 6, 12, 40, 80, 200],
+                   hint="Bias and harmonics alone exceed what a proof can bear: the paper counts them as error. "
+                        "More terms help the rule, and the rule is not the problem.")
 
 
 def certified_map(survey: Survey, rank: int) -> Explorer:

@@ -196,9 +196,8 @@ def theirs_and_ours() -> plots.Picture:
     ours = table_of("max-of-4-reference").set_index("strategy")
     x, y = theirs / 64**4, ours.loc[theirs.index].accuracy_lower_bound
     more, figure = int((y > x).sum()), plots.new_figure(4.2)
-    kinds = {f"attn-{start}": (colour, marker, next(name.label for id, name in ATTENTION.items()
-                                                    if id.replace("_", "-").startswith(start)))
-             for start, colour, marker in (("mean-query", plots.QK, "o"), ("drop-average", plots.OV, "s"))}
+    looks = ((plots.QK, "o"), (plots.OV, "s"))
+    kinds = {f"attn-{id}".replace("_", "-"): (*look, name.label) for look, (id, name) in zip(looks, ATTENTION.items())}
     with plots.house():
         axes = figure.add_axes((0.11, 0.14, 0.55, 0.76))
         axes.plot([0, 1], [0, 1], color=plots.TRUTH, linewidth=1, linestyle="--")

@@ -135,8 +135,8 @@ class Explained:
         group = f"query {q}, maximum {m}, {n} other token{'s' * (n != 1)} below it"
         if n == 0:
             covered = bool(self.single[q, m])
-            return Case(covered, f"group ({group}), tried logit by logit", lambda: self._margin(q, m, None, 0)
-                        if covered else None)
+            return Case(covered, f"group ({group}), tried logit by logit",
+                        lambda: self._margin(q, m, None, 0) if covered else None)
         outside = [k for k in others if not self.safe[q, m, k, n - 1]]
         if outside:
             return Case(False, f"group ({group}) does not admit {', '.join(map(str, outside))}: "

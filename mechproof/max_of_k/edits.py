@@ -54,13 +54,13 @@ def stripped(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[st
     OV_left, OV_right = low_rank(centred(paths.OV.mid), rank)
     EU = centred(paths.EU.mid.mean(0, keepdim=True) + paths.PV.mid.mean(0))[0]
     tensors = {"QK_left": QK_left, "QK_right": QK_right.T, "EU": EU, "OV_left": OV_left, "OV_right": OV_right}
-    return {name: t.float().contiguous()
-            for name, t in tensors.items()}, model.lineage("stripped") | {"n_ctx": str(paths.n_ctx)}
+    metadata = model.lineage("stripped") | {"n_ctx": str(paths.n_ctx)}
+    return {name: t.float().contiguous() for name, t in tensors.items()}, metadata
 
 
 def projected(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of the projected model: W_Q, W_K and W_V,
-    W_O replaced by the factors of their best products."""
+    """Tensors and metadata of the projected model: W_Q, W_K and W_V, W_O replaced
+    by the factors of their best products."""
     w = {name: t.double() for name, t in model.tensors.items()}
     h = w["W_Q"].shape[1]
     padded = lambda x, n: torch.cat([x, x.new_zeros(len(x), n - x.shape[1])], 1)

@@ -111,8 +111,8 @@ class Steps:
                 stage, book = finer()
 
 
-def count_right(model: Model, circuits: Circuits, decide: Callable[[list[int]], bool] | None
-                = None) -> tuple[Int[Tensor, " pair"], int]:
+def count_right(model: Model, circuits: Circuits,
+                decide: Callable[[list[int]], bool] | None = None) -> tuple[Int[Tensor, " pair"], int]:
     """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`,
     and how many rounding left to `decide`.
 

@@ -41,6 +41,7 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
     """One of the hundred as a Strategy for models of these sizes."""
     v, d, n_ctx = sizes["d_vocab"], sizes["d_model"], sizes["n_ctx"]
     known, votes = scores.WAYS[skeleton.error], direct.WAYS[skeleton.direct]
+    terms = f"{known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2"
     ranks = {} if known.specs is None else {"rank": Parameter(1, 0, min(d, sizes["d_head"]))}
     return Strategy(
         id=skeleton_id(skeleton),
@@ -49,9 +50,9 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
         family="subcubic",
         cost=v * v * (6 * d + 40 * n_ctx + 100),
         parameters=ranks,
-        complexity="O("
-        + " + ".join(dict.fromkeys(f"{known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2".split(" + ")))
-        + ")", search=lambda model, parameters: gap_search.find(skeleton, model, parameters), check=skeleton.check,
+        complexity=f"O({' + '.join(dict.fromkeys(terms.split(' + ')))})",
+        search=lambda model, parameters: gap_search.find(skeleton, model, parameters),
+        check=skeleton.check,
         advice=lambda parameters: skeleton.specs(sizes, parameters),
         unexplained_dimensions=lambda parameters: v + v * v + votes.unexplained(v, d) + known.unexplained(v, d))
 
@@ -145,7 +146,7 @@ def numbers(sizes: Mapping[str, int]) -> int:
 
 
 def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
-    """What proves a stripped model: exactly, and the separable proof at two settings."""
+    """What proves a stripped model: exactly, and the separable proof at three settings."""
     settings = (of_tables("separable", 250),
                 of_tables("separable-grouped", 170, groups=6, buckets=8, query="grouped"),
                 of_tables("separable-small", 125, groups=5, buckets=6, query="grouped"))

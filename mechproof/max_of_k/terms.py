@@ -181,8 +181,8 @@ class Groups:
 def over_bucket(x: Float[Ball, "*r pair"], lay: Layout, better: Callable = torch.minimum) -> Float[Ball, "*r row"]:
     """Minimum (maximum) over the pairs of every row of (maximum, bucket); 0 in an empty one, which is no row."""
     name, n = "amin" if better is torch.minimum else "amax", lay.d_vocab * len(lay.edges)
-    over = lambda t: (lay.segment.expand(t.shape), t, name)
-    return x.pick(lambda t: t.new_zeros(*t.shape[:-1], n).scatter_reduce(-1, *over(t), include_self=False))
+    return x.pick(lambda t: t.new_zeros(*t.shape[:-1], n).scatter_reduce(
+        -1, lay.segment.expand(t.shape), t, name, include_self=False))
 
 
 def standing_in(x: Float[Ball, "*g r b"], place: Int[Tensor, "r b"]) -> Float[Ball, "*g r b"]:
@@ -362,9 +362,8 @@ class Separable:
 
     @cached_property
     def key_votes(self) -> Float[Ball, "g m b"]:
-        return standing_in(over_bucket(self.lead_OV,
-                                       self.lay).pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1))),
-                           self.lay.place)
+        rows = over_bucket(self.lead_OV, self.lay)
+        return standing_in(rows.pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1))), self.lay.place)
 
     @cached_property
     def merged_votes(self) -> Float[Ball, "g m 1 b"]:

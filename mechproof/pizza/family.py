@@ -23,8 +23,8 @@ COLLECTIONS = {
 ASSUMED = {"normalization_type": "none", "n_layers": "1", "act_fn": "relu", "positional_embedding_type": "standard",
            "attn_only": "false", "output_logits_soft_cap": "-1.0 or -1 or none", "final_rms": "false"}
 CONSTANT = "what would make attention depend on the tokens"
-FOREIGN = dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"),
-                        CONSTANT) | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT)
+FOREIGN = (dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT)
+           | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT))
 
 
 class Knowing(NamedTuple):
@@ -100,6 +100,5 @@ def numbers(sizes: Mapping[str, int]) -> int:
 FAMILIES = (
     Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES,
-           edits={"polished": polished}, numbers=numbers,
-           assumed=ASSUMED, asked=("normalization_type",)),
+           edits={"polished": polished}, numbers=numbers, assumed=ASSUMED, asked=("normalization_type",)),
 )

@@ -173,7 +173,7 @@ def ends(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def turns(h: np.ndarray, at: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where, in the order of neurons, a pair's neurons go on or off: 
+    """Where, in the order of neurons, a pair's neurons go on or off:
     (pair, the first neuron of the new kind, is it on).
 
     A node whose least ends at a and b add up to more than 0 is on as a whole; its neurons are looked at only if it is
