@@ -13,6 +13,8 @@ from test_soundness import disturbed, faults
 
 import mechproof as mp
 from mechproof import zoo
+from mechproof.explorable import plots
+from mechproof.figures import noise_limits as figures
 from mechproof.max_of_k.paths import Paths
 from mechproof.max_of_k.terms import Known
 from mechproof.noise import ablation, compounding, mlp, residual, surrogate
@@ -364,3 +366,15 @@ def test_bad_advice_is_said_in_one_line(spoil):
     preset = residual.strategy(model, "gram", "QK", 1)
     with pytest.raises(InputError, match=r"^advice [^\n]*$"):
         proving.checked(model, preset, {}, spoil(preset.search(model, {})))
+
+
+def test_no_name_beside_a_bar_is_cut_off():
+    """Names of rungs grew once, and lost their first letters to the figure's edge."""
+    survey = figures.Survey(mp.load("max-of-4/0"), 0)
+    for explorer in (figures.replaced(survey, 1), figures.three_things(survey, "norms", 1), figures.compounded(0)):
+        explorer.frame(**explorer.start)
+        figure = explorer._figures[0]
+        with plots.house():
+            figure.draw_without_rendering()
+            names = [label for axes in figure.axes for label in axes.get_yticklabels() if len(label.get_text()) > 8]
+            assert names and all(label.get_window_extent().x0 >= 0 for label in names), explorer.name

@@ -182,7 +182,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
     proofs = {f"pessimal: {LABELS[rung]}": rung for rung in ("exact", "gram", "per_dimension", "norms", "spectral")}
 
     def draw(figure, rank: int):
-        axes = figure.add_axes((0.25, 0.16, 0.7, 0.72))
+        axes = figure.add_axes((0.34, 0.16, 0.61, 0.72))
         shares = {kind: a.correct / a.total for kind, a in found[rank].items()}
         shares |= {name: survey.bound(rung, rank).accuracy_lower_bound for name, rung in proofs.items()}
         names = list(shares)[::-1]

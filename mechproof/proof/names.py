@@ -1,7 +1,8 @@
-"""What everything is called: one label and one sentence a thing, in one table that all menus, figures and pages take.
+"""What everything is called: one label and one sentence a thing, in one table for menus, tables and command line.
 
 Problem: a proof that a menu calls one thing, a table another and the text a third is three proofs to a reader.  Idea:
-ids are for code; whatever a reader sees is looked up here.  A family from outside the package gives its own labels.
+what menus and tables show is looked up here.  Ids are for code, and for the book where it speaks of that (as the ladder
+of the noise chapter does).  A family from outside the package gives its own labels.
 
 >>> STRATEGIES["separable-small"].label
 'few buckets'
