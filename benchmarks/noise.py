@@ -14,8 +14,8 @@ from tqdm import tqdm
 import mechproof as mp
 from mechproof import zoo
 from mechproof.noise import ablation, mlp, residual, surrogate
-from mechproof.noise.residual import Peeled
 from mechproof.proof.bound import Bound
+from mechproof.proof.peeling import Peeled
 from mechproof.proof.product_bounds import RUNGS
 
 NOTES = Path("build/noise")

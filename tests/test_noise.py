@@ -16,10 +16,10 @@ from mechproof import zoo
 from mechproof.explorable import plots
 from mechproof.figures import noise_limits as figures
 from mechproof.max_of_k.paths import Paths
-from mechproof.max_of_k.terms import Known
 from mechproof.noise import ablation, compounding, mlp, residual, surrogate
 from mechproof.proof import product_bounds, proving
 from mechproof.proof.family import InputError
+from mechproof.proof.peeling import Known
 from mechproof.proof.product_bounds import RUNGS
 from mechproof.proof.rounding import Ball
 

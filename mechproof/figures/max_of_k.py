@@ -22,7 +22,7 @@ from ..max_of_k.subcubic import HANDLINGS, Skeleton
 from ..proof import names
 from ..proof.bound import Bound, digits_lo, percent_lo, short
 from ..proof.family import Model
-from .pieces import NOTE, choice, truth_line
+from .pieces import NOTE, bars, choice, point, proofs, share_axis, strips, truth_line
 
 RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 102
@@ -75,14 +75,6 @@ class Survey:
         return found["correct"] / found["total"] if "correct" in found else found["right"] / found["sampled"]
 
 
-def _frontier_axes(axes, survey: Survey) -> None:
-    points = survey.everything()
-    plots.dots(axes, [b.flops for b in points], [b.accuracy_lower_bound for b in points], 22, plots.PALE)
-    truth_line(axes, survey.truth)
-    axes.set_ylim(-0.03, 1.09)
-    plots.percent_axis(axes.yaxis, "inputs certified")
-
-
 def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     """Bound against length, movable by strategy and rank: the picture that opens the chapter."""
     named = dict(NAMED_IDS) | ({} if strategy in NAMED_IDS.values() else {strategy: strategy})
@@ -90,14 +82,11 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     low = min(b.flops for b in survey.everything()) / 1.6
 
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        _frontier_axes(axes, survey)
-        plots.flops_axis(axes, low, high)
         path = [survey.bound(strategy, r) for r in survey.ranks(strategy)]
-        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=plots.QK, linewidth=1.3,
-                  marker=".", alpha=0.7)
         bound = survey.bound(strategy, rank if path else None)
-        choice(axes, [bound.flops], [bound.accuracy_lower_bound])
+        axes = proofs(figure, survey.everything(), path, bound, point, survey.truth)
+        plots.flops_axis(axes, low, high)
+        share_axis(axes)
         label = next(name for name, id in named.items() if id == strategy)
         title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total, 3)}"
         axes.set_title(title[0].upper() + title[1:])
@@ -223,20 +212,14 @@ def lost_percentage(survey: Survey, rank: int, start: str) -> Explorer:
     def draw(figure, strategy: str):
         axes = figure.add_axes((0.2, 0.16, 0.74, 0.7))
         parts = losses(survey.model, named[strategy], {"rank": rank}, right)
-        for i, (cause, colour) in enumerate(zip(CAUSES, colours)):
-            share = 100 * float(parts[cause])
-            axes.barh(i, share, color=colour, height=0.62)
-            axes.text(max(share, 0) + 0.6, i, f"{share:.2f}", va="center", fontsize=8.5)
-        axes.set_yticks(range(len(CAUSES)), CAUSES)
-        axes.invert_yaxis()
-        axes.grid(axis="x")
-        axes.grid(False, axis="y")
+        points = {cause: 100 * float(parts[cause]) for cause in CAUSES}
+        bars(axes, points, map("{:.2f}".format, points.values()), colours)
         axes.set_xlim(-2, 75)
         axes.set_xlabel("points of accuracy lost")
         total = sum(parts.values())
         most = max(parts, key=parts.get)
         axes.set_title(f"Most of the lost {100 * float(total):.1f} points go to {most}")
-        listed = ", ".join(f"{cause} {100 * float(x):.2f}" for cause, x in parts.items())
+        listed = ", ".join(f"{cause} {x:.2f}" for cause, x in points.items())
         alt = f"Bars of points lost by cause for {strategy} on {survey.model.name}: {listed}."
         return f"{100 * float(total):.2f} points lost at rank {rank}", alt
 
@@ -279,15 +262,9 @@ def two_drops(bounds: pd.DataFrame) -> plots.Picture:
     figure = plots.new_figure()
     rows = [row for row in ROWS if row not in ("subcubic, without mean+diff", "low-rank QK, svd only")]
     values = {row: best_of(bounds, row_ids(row)) for row in rows}
-    mid = {row: median(v) for row, v in values.items()}
     with plots.house():
         axes = figure.add_axes((0.1, 0.2, 0.87, 0.67))
-        for i, row in enumerate(rows):
-            ordered = sorted(values[row])
-            spread = [0.5 * (j / len(ordered) - 0.5) for j in range(len(ordered))]
-            plots.dots(axes, [i + s for s in spread], ordered, 9, plots.PALE)
-            axes.plot([i - 0.3, i + 0.3], [mid[row]] * 2, color=plots.QK, linewidth=3)
-            axes.annotate(f"{100 * mid[row]:.1f}%", (i, mid[row]), (0, 6), ha="center", **NOTE)
+        mid = strips(axes, values, "{:.1%}".format)
         axes.set_xticks(range(len(rows)), [row.replace(" and ", "\nand ").replace("-rank ", "-rank\n", 1)
                                            for row in rows], fontsize=8.5)
         plots.percent_axis(axes.yaxis, "inputs certified")

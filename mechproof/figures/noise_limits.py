@@ -22,7 +22,7 @@ from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import labels
 from ..proof.product_bounds import RUNGS
-from .pieces import NOTE, choice, missing_axis, truth_line
+from .pieces import NOTE, bars, choice, missing_axis, proofs, truth_line
 
 LABELS, NULLS, PEELS = map(labels, (names.RUNGS, names.NULLS, names.PEELS))
 RANKS = (0, 1, 2, 4, 8, 16, 32)
@@ -68,18 +68,14 @@ def nearest(values: Sequence[int], rank: int) -> int:
 def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
     """Certified share against what is spent on the scores, movable by rung and rank:
     the picture that opens the chapter."""
-    place = lambda rung, r: (survey.scores(rung, r), survey.missing(rung, r))
-    points = {(rung, r): place(rung, r) for rung in RUNGS for r in survey.ranks}
-    low, high = (f(x for x, _ in points.values()) for f in (min, max))
+    place = lambda step: (survey.scores(*step), survey.missing(*step))
+    points = [(rung, r) for rung in RUNGS for r in survey.ranks]
+    low, high = (f(survey.scores(*step) for step in points) for f in (min, max))
 
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
+        axes = proofs(figure, points, [(strategy, r) for r in survey.ranks], (strategy, rank), place, survey.truth)
         plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
         missing_axis(axes, survey.truth / 2)
-        plots.dots(axes, *zip(*points.values()), 18, plots.PALE)
-        truth_line(axes, survey.truth)
-        axes.plot(*zip(*(points[strategy, r] for r in survey.ranks)), color=plots.QK, linewidth=1.2, marker=".")
-        choice(axes, *place(strategy, rank))
         bound = survey.bound(strategy, rank)
         share = percent_lo(bound.correct, bound.total)
         axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
@@ -216,22 +212,17 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
     ranks = survey.some_ranks
 
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.33, 0.17, 0.6, 0.69))
+        axes = figure.add_axes((0.35, 0.17, 0.58, 0.69))
         steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, survey.as_noise(rank),
                  survey.bound("exact", rank).accuracy_lower_bound, survey.bound(strategy, rank).accuracy_lower_bound]
         names = ("the model errs", "the kind of proof, scores known", "the rest at its worst, were it noise",
                  "structure: it is not noise", "slack of the rung")
         lost = dict(zip(names, (100 * (a - b) for a, b in zip(steps, steps[1:]))))
-        for y, points in enumerate(lost.values()):
-            long = max(log10(max(abs(points), 1e-3)) + 3, 0.02)
-            axes.barh(y, long, color=plots.NOISE if points >= 0 else plots.EU, height=0.6)
-            axes.text(long + 0.06, y, f"{points:.3f}", va="center", fontsize=8.5)
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
+        long = {name: max(log10(max(abs(points), 1e-3)) + 3, 0.02) for name, points in lost.items()}
+        colours = [plots.NOISE if points >= 0 else plots.EU for points in lost.values()]
+        bars(axes, long, map("{:.3f}".format, lost.values()), colours)
         axes.set_xlim(0, 5.6)
         axes.set_xticks(range(6), ["0.001", "0.01", "0.1", "1", "10", "100"])
-        axes.grid(axis="x")
-        axes.grid(False, axis="y")
         axes.set_xlabel("points of accuracy lost (log scale; green: gained)")
         short_names = dict(zip(names, ("the model's errors", "the kind of proof", "the worst case",
                                        "structure", "slack")))

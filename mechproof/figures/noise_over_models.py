@@ -13,25 +13,10 @@ from ..noise import ablation, surrogate
 from ..proof.bound import digits_lo, share_lo, short
 from ..proof.product_bounds import RUNGS
 from .noise_limits import LABELS, NULLS, PEELS
-from .pieces import NOTE, missing_axis
+from .pieces import NOTE, missing_axis, strips
 
 # "about 4 standard deviations worse than random"
 AUTHORS = 4.0
-
-
-def _strips(axes, columns: Mapping[str, Sequence[float]], colour: str = plots.QK) -> dict[str, float]:
-    """All points pale and the median strong, one strip a column; returns the medians."""
-    mid = {}
-    for i, (name, values) in enumerate(columns.items()):
-        ordered = sorted(values)
-        spread = [i + 0.6 * (j / max(len(ordered) - 1, 1) - 0.5) for j in range(len(ordered))]
-        plots.dots(axes, spread, ordered, 8, plots.NOISE, 0.5)
-        mid[name] = median(ordered)
-        axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=colour, linewidth=3)
-        axes.annotate(f"{mid[name]:.1f}", (i, mid[name]), (0, 4), ha="center", **NOTE)
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set_xlim(-0.6, len(columns) - 0.2)
-    return mid
 
 
 def z_of(entry: Sequence[float]) -> float:
@@ -53,7 +38,7 @@ def claim(results: Mapping) -> Explorer:
 
     def draw(figure, peel: str, rank: int):
         axes = figure.add_axes((0.1, 0.13, 0.87, 0.73))
-        mid = _strips(axes, {label: z[peel, rank, null] for null, label in NULLS.items()})
+        mid = strips(axes, {label: z[peel, rank, null] for null, label in NULLS.items()})
         axes.set_ylim(low - 1, high + 1)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.axhline(AUTHORS, color=plots.OV, linestyle=":", linewidth=1.5)
@@ -115,7 +100,7 @@ def their_reason(results: Mapping) -> plots.Picture:
             columns |= {name: [z_of(row["quarters"][i]) for row in rows]
                         for i, name in enumerate(("lowest", "low", "high", "highest"))}
             rising = sum(top > bottom for top, bottom in zip(columns["highest"], columns["lowest"]))
-            mid = _strips(axes, columns)
+            mid = strips(axes, columns)
             axes.axhline(0, color="black", linewidth=0.8)
             axes.set_ylim(-4, 14)
             axes.set_xlabel("keys: all, and by quarter")

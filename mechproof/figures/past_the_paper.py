@@ -22,7 +22,7 @@ from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
 from .max_of_k import Survey
-from .pieces import NOTE, choice, missing, missing_axis, truth_line
+from .pieces import NOTE, missing, missing_axis, proofs
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
 OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram",
@@ -56,47 +56,43 @@ def colour(id: str) -> str:
     return next(c for name, c in COLOURS.items() if id.startswith(name))
 
 
-def frontier(proofs: Proofs, strategy: str, rank: int) -> Explorer:
+def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     """The paper's strategies and ours on one axis, movable by strategy and rank: the picture that opens the chapter."""
-    papers, model = [b for b in proofs.papers.everything()], proofs.model
-    ours = [proofs.bound(id) for id in proofs.ids]
-    paths = {id: [proofs.bound(id, r) for r in proofs.ranks(id)] for id in proofs.ids}
+    papers, model = [b for b in proved.papers.everything()], proved.model
+    ours = [proved.bound(id) for id in proved.ids]
+    paths = {id: [proved.bound(id, r) for r in proved.ranks(id)] for id in proved.ids}
     flops = [b.flops for b in [*papers, *ours, *(b for path in paths.values() for b in path)]]
     low, high = min(flops) / 1.4, max(flops) * 1.4
-    truth = 1 - proofs.papers.truth
+    truth = 1 - proved.papers.truth
 
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.11, 0.16, 0.86, 0.72))
+        path = paths[strategy]
+        bound = proved.bound(strategy, rank if path else None)
+        axes = proofs(figure, papers, path, bound, missing, truth)
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
-        plots.dots(axes, [b.flops for b in papers], [missing(b) for b in papers], 20, plots.PALE)
-        truth_line(axes, truth)
-        for id, bound in zip(proofs.ids, ours):
-            axes.plot(bound.flops, missing(bound), "D", color=colour(id), markersize=6, alpha=0.75)
-        path = paths[strategy]
-        axes.plot([b.flops for b in path], [missing(b) for b in path], color=plots.QK, linewidth=1.2, marker=".")
-        bound = proofs.bound(strategy, rank if path else None)
-        choice(axes, bound.flops, missing(bound))
+        for id, mine in zip(proved.ids, ours):
+            axes.plot(*missing(mine), "D", color=colour(id), markersize=6, alpha=0.75)
         best = max(papers, key=lambda b: b.correct)
         name = OURS[strategy] + (f", rank {rank}" if path else "")
         axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; the paper's best: "
                        f"{percent_lo(best.correct, best.total)}")
         note = NOTE | {"ha": "right"}
-        axes.annotate(f"{proofs.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
+        axes.annotate(f"{proved.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
         axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
         alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best: "
                f"{best}. The truth is {100 * (1 - truth):.3f} percent.")
         return repr(bound), alt
 
-    ranks = proofs.ranks(next(iter(sorted(proofs.ranked)))) if proofs.ranked else [rank]
-    strategy = strategy if strategy in proofs.ids else "separable"
+    ranks = proved.ranks(next(iter(sorted(proved.ranked)))) if proved.ranked else [rank]
+    strategy = strategy if strategy in proved.ids else "separable"
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
-    return explore(draw, start, lambda strategy, rank: () if proofs.ranks(strategy) else ("rank",),
+    return explore(draw, start, lambda strategy, rank: () if proved.ranks(strategy) else ("rank",),
                    "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes "
                    "exact. Then choose a compact "
                    "one and move its rank: below about 8 directions the rest is too large to bound.", height=3.9,
-                   fine={"rank": range(ranks[-1] + 1)} if proofs.ranked else None,
-                   strategy={id: OURS[id] for id in proofs.ids}, rank=ranks)
+                   fine={"rank": range(ranks[-1] + 1)} if proved.ranked else None,
+                   strategy={id: OURS[id] for id in proved.ids}, rank=ranks)
 
 
 def resolution(model: Model) -> Explorer:
@@ -105,24 +101,19 @@ def resolution(model: Model) -> Explorer:
     queries = ("grouped", "each")
     bounds = {(g, b, q): mp.prove(model, f"separable:groups={g},buckets={b},query={q}") for g in groups
               for b in buckets for q in queries}
-    truth = 1 - Survey(model).truth
+    truth, offered = 1 - Survey(model).truth, groups
+    flops, shares = zip(*map(missing, bounds.values()))
 
     def draw(figure, groups: int, buckets: int, queries: str):
-        axes, chosen = figure.add_axes((0.11, 0.16, 0.86, 0.72)), bounds[groups, buckets, queries]
-        flops = [b.flops for b in bounds.values()]
+        chosen, line = bounds[groups, buckets, queries], [bounds[g, buckets, queries] for g in offered]
+        axes = proofs(figure, bounds.values(), line, chosen, missing, truth)
         plots.flops_axis(axes, min(flops) / 1.2, max(flops) * 1.2)
         missing_axis(axes, truth / 2)
-        axes.set_ylim(max(map(missing, bounds.values())) * 1.5, truth / 2)
-        plots.dots(axes, flops, [missing(b) for b in bounds.values()], 18, plots.PALE)
-        line = [bounds[g, buckets, queries] for g in sorted({g for g, _, _ in bounds})]
-        axes.plot([b.flops for b in line], [missing(b) for b in line], color=plots.OV, linewidth=1.2, marker=".")
-        choice(axes, chosen.flops, missing(chosen))
-        truth_line(axes, truth)
+        axes.set_ylim(max(shares) * 1.5, truth / 2)
         axes.set_title(f"{groups} group{'s' * (groups > 1)} of wrong tokens, {buckets} buckets: "
                        f"{percent_lo(chosen.correct, chosen.total)} certified")
         axes.annotate("the line: these buckets, every number of groups",
-                      (max(flops), max(map(missing, bounds.values()))), (0, 0), textcoords="offset points", ha="right",
-                      fontsize=8.5, color="#666666")
+                      (max(flops), max(shares)), (0, 0), ha="right", color="#666666", **NOTE)
         return repr(chosen), (f"Scatter of certified share against length. {groups} groups, {buckets} buckets, "
                               f"queries {queries}: {chosen}.")
 
@@ -214,8 +205,7 @@ def every_model(bounds: pd.DataFrame) -> plots.Picture:
             plots.dots(axes, x, y, 5, c, 0.25)
             axes.plot(median(x), median(y), "D", color=c, markersize=8, markeredgecolor="white")
             side = {"monte_carlo": (-8, 4, "right"), "compact-gram": (4, -14, "right")}.get(id, (7, 3, "left"))
-            axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), side[:2], ha=side[2],
-                          **NOTE)
+            axes.annotate(OURS.get(id, "the paper's cubic"), (median(x), median(y)), side[:2], ha=side[2], **NOTE)
             medians[id] = 1 - median(y)
             words.append(f"{OURS.get(id, id)}: median {digits_lo(100 * (1 - median(y)), 2)} percent at "
                          f"{short(median(x))} operations")

@@ -1,16 +1,22 @@
-"""Pieces that several pages' figures are made of: what is chosen, the truth, notes, and a scale for shares near one."""
+"""Pieces that several pages' figures are made of: proofs by length, bars, strips, the choice, the truth, scales."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import TypeVar
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..explorable import plots
 from ..proof.bound import Bound
 
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}                  # of words beside a point
+
+Point = tuple[float, float]
+T = TypeVar("T")
 
 
 def truth_line(axes: Axes, y: float) -> None:
@@ -20,7 +26,43 @@ def truth_line(axes: Axes, y: float) -> None:
 
 def choice(axes: Axes, x: float | Sequence[float], y: float | Sequence[float], size: float = 12) -> None:
     """The point that the controls are at."""
-    axes.plot(x, y, "o", color=plots.CHOICE, markersize=size, markeredgecolor="black")
+    axes.plot(x, y, "o", color=plots.CHOICE, markersize=size, markeredgecolor="black", zorder=4)
+
+
+def proofs(figure: Figure, cloud: Iterable[T], path: Sequence[T], chosen: T, at: Callable[[T], Point],
+           truth: float) -> Axes:
+    """Certified share against length, each proof where `at` says: all pale, a path that a control walks, the choice."""
+    axes = figure.add_axes((0.11, 0.16, 0.86, 0.71))
+    plots.dots(axes, *zip(*map(at, cloud)), 20, plots.PALE)
+    truth_line(axes, truth)
+    axes.plot([at(b)[0] for b in path], [at(b)[1] for b in path], color=plots.QK, linewidth=1.3, marker=".")
+    choice(axes, *at(chosen))
+    return axes
+
+
+def bars(axes: Axes, lengths: Mapping[str, float], texts: Iterable[str], colours: Iterable[str]) -> None:
+    """One bar a name, the first on top, each with its number at its end."""
+    for i, (x, text, colour) in enumerate(zip(lengths.values(), texts, colours)):
+        axes.barh(i, x, color=colour, height=0.62)
+        axes.annotate(text, (max(x, 0), i), (4, -3), **NOTE)
+    axes.set_yticks(range(len(lengths)), list(lengths))
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.grid(False, axis="y")
+
+
+def strips(axes: Axes, columns: Mapping[str, Sequence[float]],
+           said: Callable[[float], str] = "{:.1f}".format) -> dict[str, float]:
+    """All points pale and the median strong, one strip a column; returns the medians."""
+    mid = {name: median(values) for name, values in columns.items()}
+    for i, (name, values) in enumerate(columns.items()):
+        spread = [i + 0.6 * (j / max(len(values) - 1, 1) - 0.5) for j in range(len(values))]
+        plots.dots(axes, spread, sorted(values), 8, plots.NOISE, 0.5)
+        axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=plots.QK, linewidth=3)
+        axes.annotate(said(mid[name]), (i, mid[name]), (0, 4), ha="center", **NOTE)
+    axes.set_xticks(range(len(columns)), list(columns))
+    axes.set_xlim(-0.6, len(columns) - 0.2)
+    return mid
 
 
 def missing_axis(axes: Axes, low: float) -> None:
@@ -33,5 +75,17 @@ def missing_axis(axes: Axes, low: float) -> None:
     axes.set_ylabel("inputs certified (log of the rest)")
 
 
-def missing(bound: Bound) -> float:
-    return max(1 - bound.accuracy_lower_bound, 1e-6)
+def share_axis(axes: Axes, label: str = "inputs certified") -> None:
+    """Certified shares as they are."""
+    axes.set_ylim(-0.03, 1.09)
+    plots.percent_axis(axes.yaxis, label)
+
+
+def point(bound: Bound) -> Point:
+    """Where a proof stands on that scale."""
+    return bound.flops, bound.accuracy_lower_bound
+
+
+def missing(bound: Bound) -> Point:
+    """Where it stands on the scale of what is not certified."""
+    return bound.flops, max(1 - bound.accuracy_lower_bound, 1e-6)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from itertools import chain
 from math import exp, log, pi
 from statistics import linear_regression, mean, median, stdev
 
+import pandas as pd
 import torch
 
 import mechproof as mp
@@ -19,7 +21,7 @@ from ..pizza.wheel import pairs
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
-from .pieces import NOTE, choice, truth_line
+from .pieces import NOTE, bars, choice, point, proofs, share_axis, strips, truth_line
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
@@ -58,20 +60,11 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     high, low = survey.brute.flops * 1.6, min(b.flops for path in paths.values() for b in path) / 1.6
 
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        for path in paths.values():
-            axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], ".-",
-                      color=plots.PALE, linewidth=1)
-        path, bound = paths[strategy], survey.bound(strategy, rank)
-        axes.plot([b.flops for b in path], [b.accuracy_lower_bound for b in path], color=SHARP,
-                  linewidth=1.6, marker=".")
-        choice(axes, [bound.flops], [bound.accuracy_lower_bound])
-        truth = survey.brute.accuracy_lower_bound
+        bound, truth = survey.bound(strategy, rank), survey.brute.accuracy_lower_bound
+        axes = proofs(figure, chain(*paths.values()), paths[strategy], bound, point, truth)
         axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
-        truth_line(axes, truth)
         axes.annotate(trying, (survey.brute.flops, truth), (0, -16), ha="center", **NOTE)
-        axes.set_ylim(-0.03, 1.09)
-        plots.percent_axis(axes.yaxis, "pairs certified")
+        share_axis(axes, "pairs certified")
         plots.flops_axis(axes, low, high)
         times = survey.brute.flops / bound.flops
         axes.set_title(f"{LABELS[strategy].capitalize()}: {percent_lo(bound.correct, bound.total)} for 1/{times:.0f} "
@@ -228,13 +221,11 @@ def error_budget(survey: Survey) -> Explorer:
         axes = figure.add_axes((0.2, 0.16, 0.76, 0.7))
         found = quadrature.budget(survey.model, key, terms)
         shown = (*quadrature.PIECES, "true")
-        for i, name in enumerate(shown):
-            axes.barh(i, found[name], color=plots.TRUTH if name == "true" else SOFT if i < 4 else SHARP, height=0.62)
-            axes.text(found[name] + 0.02, i, f"{found[name]:.2f}", va="center", fontsize=8.5)
+        lengths = dict(zip((*quadrature.PIECES, "true error of all"), (found[name] for name in shown)))
+        colours = [SOFT] * 4 + [SHARP] * (len(shown) - 5) + [plots.TRUTH]
+        bars(axes, lengths, map("{:.2f}".format, lengths.values()), colours)
         axes.axvline(1, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.set_yticks(range(len(shown)), [*quadrature.PIECES, "true error of all"])
-        axes.invert_yaxis()
-        axes.set_xlim(0, max(1.15, 1.12 * max(found[name] for name in shown)))
+        axes.set_xlim(0, max(1.15, 1.12 * max(lengths.values())))
         axes.set_xlabel("error over the answer's height M")
         total = found["bias"] + found["harmonics"] + found["leftovers"] + found["moments"]
         axes.set_title(f"The pieces sum to {total:.2f}, the error is {found['true']:.2f}")
@@ -332,21 +323,17 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
     figure = plots.new_figure()
     rows = [r for r in rows if r["proofs"]["brute_force"]["correct"] >= 0.99 * r["proofs"]["brute_force"]["total"]]
     groups = sorted({r["collection"] for r in rows}, key=lambda c: (int(c.split("-")[1]), c))
+    of_keys = lambda r: [t for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
     with plots.house():
         axes = figure.add_axes((0.1, 0.22, 0.87, 0.64))
-        for x, name in enumerate(groups):
-            values = [t for r in rows if r["collection"] == name for t, R in zip(r["t_own"], r["R"])
-                      if 0.1 * sum(r["R"]) < R]
-            axes.plot([x + 0.3 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))], values, ".",
-                      color=SHARP, alpha=0.45, markersize=5)
-            axes.plot([x - 0.3, x + 0.3], [median(values)] * 2, color=SHARP, linewidth=2.5)
+        strips(axes, {name: [t for r in rows if r["collection"] == name for t in of_keys(r)] for name in groups},
+               "{:.2f}".format)
         truth_line(axes, amplitude.flattest()[0])
-        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4),
-                      ha="right", **NOTE)
+        axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4), ha="right", **NOTE)
         axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups],
                         fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")
-        everything = [t for r in rows for t, R in zip(r["t_own"], r["R"]) if 0.1 * sum(r["R"]) < R]
+        everything = [t for r in rows for t in of_keys(r)]
         under = sum(t < amplitude.flattest()[0] for t in everything) / len(everything)
         axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
     return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median "
@@ -369,21 +356,19 @@ def certified(rows: Sequence[Mapping], id: str, share: float, ratio: float) -> i
 def reached(rows: Sequence[Mapping]):
     """How many models of p = 113 reach a share of the pairs in a part of brute force's operations,
     as a pandas table."""
-    import pandas
     trained, polished = (right_everywhere(rows, name) for name in ("pizza-113", "pizza-113-polished"))
     groups = {"in view when the setting was chosen": [r for r in trained if r["seed"] < IN_VIEW],
               "trained afterwards": [r for r in trained if r["seed"] >= IN_VIEW],
               "polished, three keys": [r for r in polished if len(r["keys"]) == 3],
               "polished, more keys": [r for r in polished if len(r["keys"]) > 3]}
     marks = [("wheel", 0.995, 15), ("wheel", 0.995, 20), ("wheel", 1, 20), ("wheel-short", 1, 30)]
-    return pandas.DataFrame([{"models": name, "number": len(some)}
+    return pd.DataFrame([{"models": name, "number": len(some)}
                              | {f"{100 * share:g}% at 1/{ratio} ({id})": certified(some, id, share, ratio)
                               for id, share, ratio in marks} for name, some in groups.items()]).set_index("models")
 
 
 def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel-short", "moments_exact_neurons")):
     """Median certified share and length against brute force, by collection and strategy, as a pandas table."""
-    import pandas
     table = []
     for name in sorted({r["collection"] for r in rows}, key=lambda c: (int(c.split("-")[1]), c)):
         mine = [r for r in rows if r["collection"] == name]
@@ -393,21 +378,19 @@ def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel
             ratio = median(r["proofs"]["brute_force"]["flops"] / r["proofs"][id]["flops"] for r in mine)
             entry[id.replace("_exact_neurons", ", 200 exact")] = f"{share_lo(share)}% · 1/{ratio:.0f}"
         table.append(entry)
-    return pandas.DataFrame(table).set_index("collection")
+    return pd.DataFrame(table).set_index("collection")
 
 
 def budgets(rows: Sequence[Mapping]):
     """The paper's pieces over models: mean, spread, smallest and largest, as a pandas table."""
-    import pandas
-    return pandas.DataFrame([{"piece": name} | {f.__name__: f"{f([r['budget'][name] for r in rows]):.3f}"
+    return pd.DataFrame([{"piece": name} | {f.__name__: f"{f([r['budget'][name] for r in rows]):.3f}"
                                                 for f in (mean, stdev, min, max)}
                              for name in (*quadrature.PIECES, "naive", "true")]).set_index("piece")
 
 
 def forms(rows: Sequence[Mapping]):
     """R^2 of the three closed forms over models, as a pandas table."""
-    import pandas
-    return pandas.DataFrame([{"form": name} | {f.__name__: f"{f([r['r2'][name] for r in rows]):.4f}"
+    return pd.DataFrame([{"form": name} | {f.__name__: f"{f([r['r2'][name] for r in rows]):.4f}"
                                                for f in (median, min, max)}
                              for name in ("pizza", "flattest", "fitted")]).set_index("form")
 
@@ -426,13 +409,12 @@ def _power(flops: Mapping[int, float]) -> tuple[float, float]:
 
 def exponents(rows: Sequence[Mapping], ids: Sequence[str] = ("brute_force", "exact_activations", "moments", "wheel")):
     """Median operations by p for models with 512 neurons, and the power of p that fits them, as a pandas table."""
-    import pandas
     table = []
     for id in ids:
         flops = _by_size(rows, id)
         table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in flops.items()}
                      | {"fit": f"p^{_power(flops)[0]:.2f}"})
-    return pandas.DataFrame(table).set_index("strategy")
+    return pd.DataFrame(table).set_index("strategy")
 
 
 def break_even(rows: Sequence[Mapping], id: str = "wheel") -> float:

@@ -110,8 +110,7 @@ def _points(figure, models: str, proof: str, ids: Sequence[str]) -> tuple[str, s
     plots.dots(axes, middle.flops, middle.accuracy_lower_bound, 14, plots.PALE)
     accuracies = bounds.drop_duplicates("model").truth
     axes.plot([0.75 * HIGH] * len(accuracies), accuracies, "_", color=plots.TRUTH, markersize=14, markeredgewidth=0.7)
-    axes.annotate("black: accuracy of each", (1, 0), (-4, 4), xycoords="axes fraction", ha="right",
-                  **NOTE)
+    axes.annotate("black: accuracy of each", (1, 0), (-4, 4), xycoords="axes fraction", ha="right", **NOTE)
     words = _chosen(axes, mine) if len(mine) else "not run: predicted to cost more than 2e10 operations"
     known = _theirs(axes, proof) if models == "max-of-4" and proof in THEIR_CODE else ""
     axes.set_title(f"{proof[0].upper()}{proof[1:]}: {_distance(mine)}")

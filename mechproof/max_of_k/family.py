@@ -42,7 +42,7 @@ def subcubic(skeleton: Skeleton, sizes: Mapping[str, int]) -> Strategy:
     v, d, n_ctx = sizes["d_vocab"], sizes["d_model"], sizes["n_ctx"]
     known, votes = scores.WAYS[skeleton.error], direct.WAYS[skeleton.direct]
     terms = f"{known.complexity} + {votes.complexity} + v^2 d + v^2 K + v K^2"
-    ranks = {} if known.specs is None else {"rank": Parameter(1, 0, min(d, sizes["d_head"]))}
+    ranks = {} if known.peel is None else {"rank": Parameter(1, 0, min(d, sizes["d_head"]))}
     return Strategy(
         id=skeleton_id(skeleton),
         label=" · ".join((names.DIRECT[skeleton.direct].label, names.SCORES[skeleton.error].label,

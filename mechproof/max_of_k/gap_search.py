@@ -53,7 +53,7 @@ def find(skeleton: Skeleton, model: Model, parameters: Parameters) -> Advice:
 def known_attention(model: Model, error: str, rank: int) -> tuple[Advice, Attention]:
     """Hints for a way to know the scores and what follows from them; kept, since many proofs share it."""
     paths, way = Paths(model), scores.WAYS[error]
-    hints = way.hints(paths, rank) if way.hints else {}
+    hints = way.hints(paths, rank)
     return hints, Attention.of(paths, way.scores(paths, hints, rank))
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ..proof import cost
 from ..proof.family import Advice, Model, Spec
+from ..proof.peeling import Known
 from ..proof.rounding import Ball, U, _up, inverse_sqrt
 from .paths import Paths
-from .terms import Circuits, Known
+from .terms import Circuits
 
 # an entry of a table: 4 signed words of 62 bits; a model that needs more is not certified
 WORDS, BITS = 4, 62

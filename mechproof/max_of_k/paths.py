@@ -69,6 +69,11 @@ class Paths:
     def Y(self) -> Ball:
         return self.EPk @ self.weight("W_K")
 
+    @property
+    def score_chain(self) -> list[Ball]:
+        """The factors of A."""
+        return [self.EPq, self.scaled_W_Q, self.weight("W_K").T, self.EPk.T]
+
     @cached_property
     def A(self) -> Ball:
         return (self.EPq @ (self.scaled_W_Q @ self.weight("W_K").T)) @ self.EPk.T

@@ -27,6 +27,7 @@ from torch import Tensor
 from ..proof import cost
 from ..proof.bound import Case
 from ..proof.family import Advice, Model, Parameters, Proved, Spec, check_tokens
+from ..proof.peeling import Known
 from ..proof.rounding import Ball, cat, largest_but, maximum, smallest_but
 from . import direct, scores
 from .counting import count_sequences
@@ -154,11 +155,11 @@ class Attention:
     odds: Ball        # [q, n-1, kind, (worst, best)]
 
     @classmethod
-    def of(cls, paths: Paths, known: scores.Scores) -> Attention:
-        eps = known.eps[:, None]
-        highest = known.Ahat.pick(lambda x: x.cummax(1).values) + eps
-        lowest = known.Ahat.pick(lambda x: x.cummin(1).values) - eps
-        return cls(known.Ahat, highest, lowest, position_odds(paths.B))
+    def of(cls, paths: Paths, known: Known) -> Attention:
+        eps = known.slack[:, None]
+        highest = known.table.pick(lambda x: x.cummax(1).values) + eps
+        lowest = known.table.pick(lambda x: x.cummin(1).values) - eps
+        return cls(known.table, highest, lowest, position_odds(paths.B))
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Skeleton:
         way = scores.WAYS[self.error]
         v, n_ctx = sizes["d_vocab"], sizes["n_ctx"]
         specs = {"gaps": Spec((v, v, n_ctx), 0, v), "reference_attention": Spec((v, n_ctx - 1))}
-        of_scores = way.specs(sizes, parameters["rank"]) if way.specs else {}
+        of_scores = way.specs(sizes, parameters.get("rank", 0))
         return specs | direct.WAYS[self.direct].specs(sizes) | of_scores
 
     def check(self, model: Model, advice: Advice, parameters: Parameters) -> Proved:

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..proof import cost
+from ..proof.peeling import Known
 from ..proof.rounding import Ball, _up, cat
 from .boxes import Cells, children
 from .direct import best_other
@@ -37,14 +38,6 @@ LIMIT = 30.0            # log-weights above this are not worth certifying
 FLOOR = 300.0           # and below minus this all the same
 SINGLES = 6             # wrong tokens next to the maximum that get a group of their own, at most
 FAR = 2**40             # an offset beyond every vocabulary
-
-
-@dataclass(frozen=True)
-class Known:
-    """A table and by how much a difference within one of its rows may be off (None: exact)."""
-
-    table: Float[Ball, "r c"]
-    slack: Float[Ball, " r"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,12 @@
 
 Problem: the three tables of v^2 numbers are most of a separable proof's cost and all of its v^2 d.  Idea: each is a
 chain of factors.  Take the mean row and r advised directions out, multiply those out (thin products), and bound
-how far a difference within a row of the rest may be off by a rung of `product_bounds`:
+how far a difference within a row of the rest may be off by a rung of `product_bounds` (`proof/peeling.py`):
 
     exact      the table                                                         v^2 d
     gram       first factors multiplied, norms of the rest's rows                v^2 r + v d^2
     spectral   the inner factors multiplied, their rest by its operator norm     v^2 r + v d r + d^3
     frobenius  nothing multiplied, every factor peeled and bounded by its norm   v^2 r + (v d + d^2) r
-
-Any advice gives an identity (a telescope), so wrong directions only loosen the rung.
 """
 
 from __future__ import annotations
@@ -20,21 +18,19 @@ from functools import reduce
 from operator import matmul
 
 import torch
-from torch import Tensor
 
 from ..proof.family import Advice, Parameters, Spec
+from ..proof.peeling import Directions, Hints, Known, as_advice, as_hints, as_specs, columns, singular, telescope
 from ..proof.product_bounds import Factors, RowBound, frobenius, gram, norms, operator_norm
 from ..proof.rounding import Ball
 from .paths import Paths, Stripped
-from .scores import Hints, columns, telescope
-from .terms import Circuits, Known
+from .terms import Circuits
 
 
 def chains(paths: Paths) -> dict[str, list[Ball]]:
     """The factors of the three tables: scores (query, key), direct path (query, logit), votes (key, logit)."""
     w = paths.weight
-    return {"qk": [paths.EPq, paths.scaled_W_Q, w("W_K").T, paths.EPk.T], "eu": [paths.EPq, w("W_U")],
-            "ov": [w("W_E"), w("W_V"), w("W_O"), w("W_U")]}
+    return {"qk": paths.score_chain, "eu": [paths.EPq, w("W_U")], "ov": [w("W_E"), w("W_V"), w("W_O"), w("W_U")]}
 
 
 @dataclass(frozen=True)
@@ -58,22 +54,20 @@ class Tier:
         n = len(cuts) - 1
         return {i: dims[cuts[i + 1] if 2 * i < n else cuts[i]] for i in self.peeled(n)}
 
-    def known(self, chain: Factors, hints: Hints) -> Known:
+    def known(self, chain: Factors, hints: Hints[int]) -> Known:
         """The table from peeled directions and the mean row, and its slack."""
         first, *others = self.fold(chain)
         mean = Ball(first.mid.mean(0))
         mean_row = reduce(matmul, others, mean)
-        left, right, rest = telescope([first - mean, *others], hints)
-        return Known(left @ right.T + mean_row, self.rung(rest))
+        split = telescope([first - mean, *others], hints)
+        return Known(split.kept + mean_row, self.rung(split.rest))
 
-    def directions(self, chain: Factors, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
+    def directions(self, chain: Factors, rank: int) -> Directions[int]:
         """Advice: for every peeled factor a, b [n, r]; where there are two, a product's own singular vectors."""
         first, *others = (x.mid for x in self.fold(chain))
         factors = [first - first.mean(0), *others]
         if len(factors) == 2 and self.peeled(2) == (0,):
-            U, S, Vh = torch.linalg.svd(factors[0] @ factors[1], full_matrices=False)
-            scale = S.clamp_min(1e-12 * float(S[0]) + 1e-30)
-            return {0: (columns(factors[1] @ Vh.T / scale, rank), columns(factors[0].T @ U, rank))}
+            return {0: singular(*factors, factors[0] @ factors[1], rank)}
         sides = {i: factors[i] if 2 * i < len(factors) else factors[i].T for i in self.peeled(len(factors))}
         own = {i: columns(torch.linalg.svd(x, full_matrices=False).Vh.T, rank) for i, x in sides.items()}
         return {i: (V, V) for i, V in own.items()}
@@ -88,6 +82,7 @@ TIERS = {
 }
 TABLES = {"qk": "A", "eu": "EU", "ov": "OV"}
 NAMES = tuple(TIERS)
+NAME = "_{side}{key}"                               # of directions in advice, after the table's
 
 
 def chosen(parameters: Parameters) -> dict[str, tuple[Tier, int]]:
@@ -100,14 +95,14 @@ def specs(sizes: Mapping[str, int], parameters: Parameters) -> dict[str, Spec]:
     """Shapes of the directions."""
     v, d, h = (sizes[name] for name in ("d_vocab", "d_model", "d_head"))
     dims = {"qk": (v, d, h, d, v), "eu": (v, d, v), "ov": (v, d, h, d, v)}
-    return {f"{name}_{side}{i}": Spec((n, rank)) for name, (tier, rank) in chosen(parameters).items()
-            for i, n in tier.sides(dims[name]).items() for side in "ab"}
+    return {name: spec for table, (tier, rank) in chosen(parameters).items() for name, spec in
+            as_specs({i: (n, rank) for i, n in tier.sides(dims[table]).items()}, table + NAME).items()}
 
 
 def advise(paths: Paths, parameters: Parameters) -> Advice:
     """Directions for every table that is not multiplied out."""
-    return {f"{name}_{side}{i}": x for name, (tier, rank) in chosen(parameters).items()
-            for i, ab in tier.directions(chains(paths)[name], rank).items() for side, x in zip("ab", ab)}
+    return {name: x for table, (tier, rank) in chosen(parameters).items()
+            for name, x in as_advice(tier.directions(chains(paths)[table], rank), table + NAME).items()}
 
 
 def exactly(paths: Paths, scores: Known | None = None) -> Circuits:
@@ -123,8 +118,7 @@ def circuits(paths: Paths, advice: Advice, parameters: Parameters) -> Circuits:
     tables = {name: Known(getattr(paths, TABLES[name])) for name in TABLES if name not in tiers}
     for name, (tier, _) in tiers.items():
         chain = chains(paths)[name]
-        peeled = tier.peeled(len(tier.kept(len(chain))) - 1)
-        hints = {i: (Ball(advice[f"{name}_a{i}"]), Ball(advice[f"{name}_b{i}"])) for i in peeled}
+        hints = as_hints(advice, tier.peeled(len(tier.kept(len(chain))) - 1), name + NAME)
         tables[name] = tier.known(chain, hints)
     places = ((weight("W_pos") @ weight("W_V")) @ weight("W_O")) @ weight("W_U") if "ov" in tiers else paths.PV
     return Circuits(paths.n_ctx, tables["qk"], paths.B, tables["eu"], tables["ov"], places)

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from ..max_of_k import exact
 from ..max_of_k.paths import Paths
-from ..max_of_k.terms import Known
 from ..max_of_k.tiers import exactly
 from ..proof.family import Model
+from ..proof.peeling import Known, Peeled
 from ..proof.product_bounds import RUNGS
 from ..proof.rounding import Ball
-from .residual import Peeled, with_scores
+from .residual import with_scores
 from .surrogate import NULLS, generator_of
 
 Rest = Float[Tensor, "q k"]
@@ -83,7 +83,7 @@ def ablated(model: Model, split: Peeled, null: str, seed: int) -> dict[str, Accu
 def certified(model: Model, split: Peeled, rung: str) -> float:
     """Share certified for the network whose scores are these, known up to the rung; of the model itself,
     if they are its own."""
-    proved = with_scores(model, Known(split.kept, RUNGS[rung](split.rest)))
+    proved = with_scores(model, split.known(RUNGS[rung]))
     return proved.correct / proved.total
 
 

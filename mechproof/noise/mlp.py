@@ -11,18 +11,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..max_of_k.scores import telescope
 from ..pizza.brute_force import opened
 from ..pizza.proof import proved
 from ..pizza.wheel import pairs
 from ..proof import names, proving
 from ..proof.bound import Bound
-from ..proof.family import Advice, Model, Proved, Spec, Strategy
+from ..proof.family import Advice, Model, Proved, Strategy
+from ..proof.peeling import Peeled, as_advice, as_hints, as_specs, singular, telescope
 from ..proof.product_bounds import RUNGS, RowBound
 from ..proof.rounding import Ball
 from .ablation import redrawn
-from .residual import Peeled, in_range, of_family, one_of
+from .residual import in_range, of_family, one_of
 from .surrogate import ranges
+
+NAME = "{side}"                                     # of directions in advice: of one factor alone
 
 
 def activations(H: Float[Ball, "p n"]) -> Float[Ball, "pairs n"]:
@@ -38,16 +40,14 @@ def advise(model: Model, rank: int) -> Advice:
     in_range(rank, min(model.sizes["p"] - 1, model.sizes["d_model"]))
     H, W_out, W_U, _ = opened(model)
     hidden = activations(H).mid @ W_out.mid
-    U, S, Vh = torch.linalg.svd(hidden @ W_U.mid, full_matrices=False)
-    S = S[:rank].clamp_min(1e-12 * float(S[0]) + 1e-30)
-    return {"a": W_U.mid @ Vh[:rank].T / S, "b": hidden.T @ U[:, :rank]}
+    return as_advice({1: singular(hidden, W_U.mid, hidden @ W_U.mid, rank)}, NAME)
 
 
 def split(model: Model, advice: Advice) -> tuple[Peeled, Float[Ball, "pairs p"]]:
     """The MLP's logits as a peeled chain, and what the direct path adds.  Complexity: O(p^2 n + p d (n + p))."""
     H, W_out, W_U, S = opened(model)
     at = pairs(model.sizes["p"])
-    known = Peeled(*telescope([activations(H), W_out, W_U], {1: (Ball(advice["a"]), Ball(advice["b"]))}))
+    known = telescope([activations(H), W_out, W_U], as_hints(advice, [1], NAME))
     return known, (S[at.a] + S[at.b]).pick(lambda x: x.flatten(0, 1))
 
 
@@ -69,7 +69,7 @@ def strategy(model: Model, rung: str, rank: int) -> Strategy:
     return Strategy(id=f"mlp-{rung}:rank={rank}", label=names.RUNGS[rung].label, family="noise", cost=0, parameters={},
                     complexity="O(p^2 n d + p^3)", search=lambda model, chosen: advise(model, rank),
                     check=lambda model, advice, chosen: check(bound, model, advice),
-                    advice=lambda chosen: {"a": Spec(shape), "b": Spec(shape)},
+                    advice=lambda chosen: as_specs({1: shape}, NAME),
                     unexplained_dimensions=lambda chosen: None)
 
 

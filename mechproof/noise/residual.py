@@ -15,67 +15,37 @@ The MLP's chain is in mlp.py.  Source: Gross et al. 2024, appendix H.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import reduce
-from operator import matmul
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ..max_of_k import separable
 from ..max_of_k.paths import Paths
-from ..max_of_k.scores import Hints, columns, four_hints, telescope
-from ..max_of_k.terms import Known
+from ..max_of_k.scores import four_directions
 from ..max_of_k.tiers import chains, exactly
-from ..proof import cost, names, proving
+from ..proof import cost, names, peeling, proving
 from ..proof.bound import Bound
-from ..proof.family import Advice, InputError, Model, Proved, Spec, Strategy
-from ..proof.product_bounds import RUNGS, Factors, RowBound
-from ..proof.rounding import Ball
+from ..proof.family import Advice, InputError, Model, Proved, Strategy
+from ..proof.peeling import Directions, Known, Peeled
+from ..proof.product_bounds import RUNGS, RowBound
 
 SETTING = {"groups": 6, "buckets": 9, "query": 1}                        # of the separable proof: query by query
 
 
-@dataclass(frozen=True)
-class Peeled:
-    """A table = left right^T + the product of `rest`."""
-
-    left: Float[Ball, "q r"]
-    right: Float[Ball, "k r"]
-    rest: Factors
-
-    @property
-    def kept(self) -> Float[Ball, "q k"]:
-        return self.left @ self.right.T
-
-    @property
-    def numbers(self) -> list[Tensor]:
-        """The factors of the rest as float64 numbers, for statistics."""
-        return [factor.mid for factor in self.rest]
-
-    @property
-    def noise(self) -> Float[Tensor, "q k"]:
-        """Their product."""
-        return reduce(matmul, self.numbers)
-
-
-def of_both(paths: Paths, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
+def of_both(paths: Paths, rank: int) -> Directions[int]:
     """W_Q W_K^T = U S V^T: U out of EPq and W_Q, V out of W_K and EPk."""
     W_Q, W_K = paths.scaled_W_Q.mid, paths.weight("W_K").mid
     U, S, Vh = torch.linalg.svd(W_Q @ W_K.T)
-    U, S, V = U[:, :rank], S[:rank].clamp_min(1e-12 * float(S[0]) + 1e-30), Vh[:rank].T
+    U, S, V = U[:, :rank], peeling.above_zero(S)[:rank], Vh[:rank].T
     return {0: (U, U), 1: (W_K.T @ V / S, W_Q.T @ U), 2: (W_Q.T @ U / S, W_K.T @ V), 3: (V, V)}
 
 
-def of_each(paths: Paths, rank: int) -> dict[int, tuple[Tensor, Tensor]]:
+def of_each(paths: Paths, rank: int) -> Directions[int]:
     """Each factor's own directions."""
-    found = four_hints(paths, rank)
-    return {i: (columns(found[f"a_{name}"], rank), columns(found[f"b_{name}"], rank))
-            for i, name in enumerate(("EPq", "W_Q", "W_K", "EPk"))}
+    found = four_directions(paths, rank).values()
+    return {i: (peeling.columns(a, rank), peeling.columns(b, rank)) for i, (a, b) in enumerate(found)}
 
 
-PEELS: dict[str, Callable[[Paths, int], dict[int, tuple[Tensor, Tensor]]]] = {
+PEELS: dict[str, Callable[[Paths, int], Directions[int]]] = {
     "QK": of_both, "four": of_each, "query": lambda paths, rank: {0: of_both(paths, rank)[0]}}
 SIDES = dict.fromkeys(PEELS, (0, 1, 2, 3)) | {"query": (0,)}             # the factors that a peel touches
 
@@ -105,14 +75,12 @@ def advise(model: Model, peel: str, rank: int) -> Advice:
     Errors: InputError for another kind of network, an unknown peel, or a rank that is too large."""
     of_family(model, "max_of_k")
     in_range(rank, min(model.sizes["d_model"], model.sizes["d_head"]))
-    return {f"{side}{i}": x for i, ab in PEELS[one_of("peel", peel, PEELS)](Paths(model), rank).items()
-            for side, x in zip("ab", ab)}
+    return peeling.as_advice(PEELS[one_of("peel", peel, PEELS)](Paths(model), rank))
 
 
 def peeled(paths: Paths, peel: str, advice: Advice) -> Peeled:
     """The scores split by these directions, whatever they are.  Complexity: O(r (v d + d^2))."""
-    hints: Hints = {i: (Ball(advice[f"a{i}"]), Ball(advice[f"b{i}"])) for i in SIDES[peel]}
-    return Peeled(*telescope(chains(paths)["qk"], hints))
+    return peeling.telescope(chains(paths)["qk"], peeling.as_hints(advice, SIDES[peel]))
 
 
 def residual(model: Model, peel: str, rank: int) -> Peeled:
@@ -136,7 +104,7 @@ def strategy(model: Model, rung: str, peel: str, rank: int) -> Strategy:
         complexity="O(v^2 (d + r)) and the rung's",
         search=lambda model, chosen: advise(model, peel, rank),
         check=lambda model, advice, chosen: with_scores(model, known(model, bound, peel, advice)),
-        advice=lambda chosen: {f"{side}{i}": Spec((length[i], rank)) for i in SIDES[peel] for side in "ab"},
+        advice=lambda chosen: peeling.as_specs({i: (length[i], rank) for i in SIDES[peel]}),
         unexplained_dimensions=lambda chosen: None)
 
 
@@ -148,8 +116,7 @@ def certify(model: Model, rung: str, peel: str, rank: int) -> Bound:
 def known(model: Model, bound: RowBound, peel: str, advice: Advice) -> Known:
     """The scores as a rung knows them: what the directions say,
     and for every query how far a difference in its row may be off."""
-    split = peeled(Paths(model), peel, advice)
-    return Known(split.kept, bound(split.rest))
+    return peeled(Paths(model), peel, advice).known(bound)
 
 
 def scores_flops(model: Model, rung: str, peel: str, rank: int) -> int:
