@@ -1,7 +1,7 @@
-"""The command line: models | strategies | prove | certify | verify | train | edit | sweep;
+"""The command line: models | strategies | prove | certify | verify | convert | train | edit | sweep;
 `COMMAND --help` says what each takes.
 
-MODEL is a shipped name (`max-of-4/123`) or the path of a .safetensors file.  Bad input gets one line on stderr
+MODEL is a shipped name (`max-of-4/123`) or the path of a .safetensors or .pth file.  Bad input gets one line on stderr
 and exit status 2.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .proof.bound import digits_lo, short, short_int
 from .proof.family import InputError
+from .proof.names import SAID
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,8 +45,11 @@ def models(args) -> None:
 def model_of(args):
     """The model that a command is about, and what its file leaves out."""
     import mechproof as mp
-    said = {key: getattr(args, key) for key in ("normalization_type", "n_heads")}
-    return mp.load(args.model, **{key: value for key, value in said.items() if value is not None})
+    said = {key: getattr(args, key) for key in SAID}
+    model = mp.load(args.model, **{key: value for key, value in said.items() if value is not None})
+    if "read_as" in model.metadata:
+        print(f"{model.name}: {model.metadata['read_as']}", file=sys.stderr)
+    return model
 
 
 def strategies(args) -> None:
@@ -109,6 +113,13 @@ def verify(args) -> int:
     return verdict.code
 
 
+def convert(args) -> None:
+    from . import zoo
+    path, model = output(args, ".safetensors"), model_of(args)
+    zoo.save_atomically(path, model.tensors, zoo.told(model))
+    print(f"{path}: {zoo.load(path)}")
+
+
 def edit(args) -> None:
     from . import zoo
     path, model = output(args, ".safetensors"), model_of(args)
@@ -160,9 +171,9 @@ def parser() -> argparse.ArgumentParser:
         for name in names:
             sub.add_argument(name)
         if names == ("model",):
-            sub.add_argument("--normalization-type", metavar="TYPE",
-                             help="of a file that does not say it: none, or there is no proof")
-            sub.add_argument("--n-heads", metavar="N", help="of a file that does not say it: 1, or there is no proof")
+            told = sub.add_argument_group("what a file may have to be told")
+            for key, said in SAID.items():
+                told.add_argument(f"--{key.replace('_', '-')}", metavar="...", help=said.says)
         return sub
 
     command(models, "list the models that ship").add_argument("--json", action="store_true")
@@ -176,6 +187,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--rank", type=int, help="directions peeled before the rest is bounded")
     sub.add_argument("-o", "--output", required=True, help="a .json file")
     command(verify, "derive a certificate's claim anew: exit 0 proved, 1 refused, 2 unreadable", "certificate", "model")
+    sub = command(convert, "write somebody's file, of whatever layout, as one that all commands take as it is", "model")
+    sub.add_argument("-o", "--output", required=True, help="a .safetensors file")
     sub = command(edit, "write a copy of a model that is stripped, projected or polished", "model")
     sub.add_argument("--kind", required=True, help="stripped, projected (Max-of-K) or polished (pizza)")
     sub.add_argument("-o", "--output", required=True)

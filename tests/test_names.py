@@ -13,6 +13,7 @@ from mechproof.noise import residual, surrogate
 from mechproof.pizza import family as pizza
 from mechproof.proof import names
 from mechproof.proof.product_bounds import RUNGS
+from mechproof.transformer import settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +23,7 @@ def test_everything_that_there_is_has_a_name():
     listed = {s.id for name in models for s in mp.strategies(mp.load(name)) if not s.id.startswith("EUPU")}
     there = {"STRATEGIES": listed, "DIRECT": direct.WAYS, "SCORES": scores.WAYS, "ATTENTION": subcubic.HANDLINGS,
              "TIERS": tiers.TIERS, "RUNGS": RUNGS,
-             "PEELS": residual.PEELS, "NULLS": surrogate.NULLS, "EDITS": {*edits.EDITS, *pizza.FAMILIES[0].edits}}
+             "SAID": {*settings.KEYS, "n_heads", "layout"}, "PEELS": residual.PEELS, "NULLS": surrogate.NULLS, "EDITS": {*edits.EDITS, *pizza.FAMILIES[0].edits}}
     assert {kind: set(getattr(names, kind)) for kind in there} == {kind: set(ids) for kind, ids in there.items()}
     assert {id(table) for table in names.KINDS.values()} == {id(getattr(names, kind)) for kind in there}
 

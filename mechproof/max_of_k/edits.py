@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..proof.family import InputError, Model
+from .model import biased
 from .paths import Paths
 from .train import decayed
 
@@ -61,6 +62,9 @@ def stripped(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[st
 def projected(model: Model, rank: int = RANK) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of the projected model: W_Q, W_K and W_V, W_O replaced
     by the factors of their best products."""
+    if biased(model.tensors):
+        raise InputError(f"model {model.name!r} has biases, which a projection would tear from their matrices; "
+                         "expected one without")
     w = {name: t.double() for name, t in model.tensors.items()}
     h = w["W_Q"].shape[1]
     padded = lambda x, n: torch.cat([x, x.new_zeros(len(x), n - x.shape[1])], 1)

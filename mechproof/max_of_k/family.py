@@ -27,9 +27,9 @@ COLLECTIONS = {
 ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_only": "true",
            "attn_scale": "sqrt(d_head)", "use_attn_scale": "true", "use_local_attn": "false",
            "attn_scores_soft_cap": "-1.0 or -1 or none", "final_rms": "false",
-           "output_logits_soft_cap": "-1.0 or -1 or none", "positional_embedding_type": "standard"}
-FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_Q", "b_K", "b_V", "b_O", "b_U", "b_in", "b_out",
-                         "ln1", "ln2", "ln_final"), ABSENT)
+           "output_logits_soft_cap": "-1.0 or -1 or none", "positional_embedding_type": "standard",
+           "task": "max or min"}
+FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_in", "b_out", "ln1", "ln2", "ln_final"), ABSENT)
 
 
 def skeleton_id(skeleton: Skeleton) -> str:
@@ -154,7 +154,9 @@ def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 
 
 FAMILIES = (
-    Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
+    Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, sizes=model.sizes,
+           # no softmax sees the keys' biases
+           ignored=(*BUFFERS, "b_K"), optional=model.BIASES, silent=model.BIASES,
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS,
            numbers=numbers, assumed=ASSUMED, asked=("normalization_type", "n_heads")),
     Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN,

@@ -14,6 +14,7 @@ Complexity: O(v^2 + v d + d^2) words.  Source: Freivalds, *Probabilistic machine
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from functools import reduce
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..proof import cost
 from ..proof.family import Advice, Model, Spec
 from ..proof.peeling import Known
 from ..proof.rounding import Ball, U, _up, inverse_sqrt
+from .model import biased, widened
 from .paths import Paths
 from .terms import Circuits
 
@@ -45,13 +47,24 @@ def whole(*tensors: Tensor) -> tuple[list[np.ndarray], int]:
 
 def chains(model: Model) -> dict[str, tuple[list[np.ndarray], int]]:
     """The whole factors of each table, and the power of two that divides their product."""
-    (W_E, last), e_q = whole(model["W_E"], model["W_pos"][-1])
-    single = {name: whole(model[name]) for name in ("W_E", "W_Q", "W_K", "W_V", "W_O", "W_U")}
+    w = model.tensors | (widened(model.tensors) if biased(model.tensors) else {})
+    (W_E, last), e_q = whole(w["W_E"], w["W_pos"][-1])
+    single = {name: whole(w[name]) for name in ("W_E", "W_Q", "W_K", "W_V", "W_O", "W_U")}
     W, e = {name: x[0] for name, (x, _) in single.items()}, {name: e for name, (_, e) in single.items()}
+    if biased(model.tensors):
+        W["W_U"], e["W_U"] = with_constant(w)
     EPq = W_E + last
     return {"scores": ([EPq, W["W_Q"], W["W_K"].T, W["W_E"].T], e_q + e["W_Q"] + e["W_K"] + e["W_E"]),
             "direct": ([EPq, W["W_U"]], e_q + e["W_U"]),
             "votes": ([W["W_E"], W["W_V"], W["W_O"], W["W_U"]], sum(e[name] for name in ("W_E", "W_V", "W_O", "W_U")))}
+
+
+def with_constant(w: Mapping[str, Tensor]) -> tuple[np.ndarray, int]:
+    """W_U and below it b_O W_U + b_U, as whole numbers."""
+    (W_U, b_U), e = whole(w["W_U"], w.get("b_U", torch.zeros(w["W_U"].shape[1]))[None])
+    # with a 1, so that its power of two is not below 0
+    (b_O, _), more = whole(w.get("b_O", torch.zeros(len(w["W_U"])))[None], torch.ones(1, 1))
+    return np.concatenate([W_U * 2**more, b_O.dot(W_U) + b_U * 2**more]), e + more
 
 
 def specs(sizes: dict[str, int]) -> dict[str, Spec]:
@@ -86,7 +99,7 @@ def passes(table: np.ndarray, chain: list[np.ndarray]) -> bool:
 def circuits(model: Model, advice: Advice) -> Circuits | None:
     """The circuits from tables that passed, None if one did not.  Complexity: O(v^2 + v d + d^2) words, charged."""
     paths, tables = Paths(model), {}
-    numbers = sum(model[name].numel() for name in model.family.tensors)
+    numbers = sum(tensor.numel() for tensor in model.tensors.values())
     with cost.charge(4 * numbers, "weights as whole numbers"):
         factors = chains(model)
     for name, (chain, e) in factors.items():

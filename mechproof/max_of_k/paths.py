@@ -18,7 +18,8 @@ from functools import cached_property
 import torch
 
 from ..proof.family import Model
-from ..proof.rounding import Ball, inverse_sqrt
+from ..proof.rounding import Ball, cat, inverse_sqrt
+from .model import biased, widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,18 @@ class Paths:
     model: Model
 
     def weight(self, name: str) -> Ball:
-        """A tensor of the file; float32 numbers are exact in float64."""
-        return Ball(self.model[name])
+        """A tensor of the file, widened by the biases if there are any; float32 numbers are exact in float64."""
+        return self.widened[name] if self.widened else Ball(self.model[name])
+
+    @cached_property
+    def widened(self) -> dict[str, Ball]:
+        """The network without biases that this one is (model.py); empty where it has none.  Complexity: O(d v)."""
+        w = self.model.tensors
+        if not biased(w):
+            return {}
+        W_U, zero = Ball(w["W_U"]), torch.zeros(self.d_vocab)
+        constant = Ball(w.get("b_O", torch.zeros(len(w["W_U"])))[None]) @ W_U + Ball(w.get("b_U", zero)[None])
+        return {name: Ball(x) for name, x in widened(w).items()} | {"W_U": cat([W_U, constant], 0)}
 
     @property
     def n_ctx(self) -> int:

@@ -16,12 +16,33 @@ from flint import arb, arb_mat, ctx
 from torch import Tensor
 
 from ..proof.family import Model
+from .model import biased, widened
 
 PRECISIONS = (128, 512, 2048)
 
 
 def _arb_mat(tensor: Tensor) -> arb_mat:
     return arb_mat([[arb(x) for x in row] for row in tensor.double().tolist()])
+
+
+def matrices(model: Model) -> dict[str, arb_mat]:
+    """The tensors as matrices, with a coordinate more where there are biases (model.py)."""
+    w = {name: _arb_mat(x if x.dim() == 2 else x[None]) for name, x in model.tensors.items()}
+    if not biased(model.tensors):
+        return w
+    W_U = w["W_U"]
+    constant = w.get("b_O", arb_mat(1, W_U.nrows())) * W_U + w.get("b_U", arb_mat(1, W_U.ncols()))
+    return {name: _arb_mat(x) for name, x in widened(model.tensors).items()} | {
+        "W_U": arb_mat([*W_U.tolist(), *constant.tolist()])}
+
+
+def twins(model: Model, m: int) -> bool:
+    """Whether another output has the very same weights: always a tie."""
+    columns, bias = model.tensors.get("W_U"), model.tensors.get("b_U")
+    if columns is None:
+        return False
+    same = (columns == columns[:, m : m + 1]).all(0)
+    return int((same if bias is None else same & (bias == bias[m])).sum()) > 1
 
 
 class Truth:
@@ -36,7 +57,7 @@ class Truth:
         with ctx.workprec(precision):
             if "QK_left" in self.model.tensors:
                 return self._stripped_tables()
-            w = {name: _arb_mat(self.model[name]) for name in self.model.family.tensors}
+            w = matrices(self.model)
             n, d, v = w["W_pos"].nrows(), w["W_E"].ncols(), w["W_E"].nrows()
             mean = [sum((w["W_pos"][p, j] for p in range(n)), arb(0)) / n for j in range(d)]
             EPq = arb_mat([[w["W_E"][q, j] + w["W_pos"][n - 1, j] for j in range(d)] for q in range(v)])
@@ -73,9 +94,7 @@ class Truth:
     def right(self, tokens: Sequence[int]) -> bool:
         """True iff the correct logit is strictly the largest."""
         m = max(tokens)
-        columns = self.model.tensors.get("W_U")
-        # equal columns: always a tie
-        if columns is not None and (columns == columns[:, m : m + 1]).all(0).sum() > 1:
+        if twins(self.model, m):
             return False
         for precision in PRECISIONS:
             margins = self.margins(tokens, precision)

@@ -34,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 POINTWISE = frozenset(
     "add sub rsub mul div neg abs maximum minimum where eq ne lt le gt ge bitwise_and bitwise_or bitwise_not exp log "
     "sqrt reciprocal "
-    "floor floor_divide clamp clamp_min clamp_max masked_fill nan_to_num cos sin sign acos remainder".split())
+    "erf tanh floor floor_divide clamp clamp_min clamp_max masked_fill nan_to_num cos sin sign acos remainder".split())
 REDUCTIONS = frozenset("sum mean amax amin any all cumsum cummax cummin nonzero argmax bincount unique_consecutive "
                        "repeat_interleave".split())
 FREE = frozenset(

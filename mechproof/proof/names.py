@@ -133,10 +133,24 @@ EDITS = {
     "decayed": Name("decayed", "Trained on with strong weight decay."),
     "polished": Name("polished", "Trained on with every pair, the learning rate falling from the start."),
 }
+SAID = {
+    "normalization_type": Name("normalization", "none, LN, LNPre (its weights folded into others), RMS or RMSPre."),
+    "n_heads": Name("number of heads", "How many heads stand side by side in matrices without a heads' axis."),
+    "task": Name("task", "What is right: max, min, sum (modulo d_input), or table (a tensor with an answer an input)."),
+    "inputs": Name("form of an input", "Its tokens with ? for any, like '? ? 113' where the last is always an = sign."),
+    "d_input": Name("tokens of a ?", "A ? is any token below this."),
+    "layout": Name("layout of matrices", "xW (TransformerLens), Wx (grokking notebooks) or linear (PyTorch's)."),
+    "act_fn": Name("activation", "Of an MLP: relu, gelu (by erf) or gelu_new (by tanh)."),
+    "attention": Name("kind of attention", "learned, mean (every position alike) or ones (all positions added up)."),
+    "attention_dir": Name("direction of attention", "causal or bidirectional."),
+    "attn_scale": Name("scale of scores", "What scores are divided by; sqrt(d_head) if not said."),
+    "eps": Name("epsilon of normalization", "What is added to the variance; 1e-5 if not said."),
+}
 KINDS: Mapping[str, Names] = {
     "Strategies": STRATEGIES, "Ways to know the direct path": DIRECT, "Ways to know the scores": SCORES,
     "Ways to handle attention": ATTENTION,
     "Ways to know a table": TIERS, "Rungs": RUNGS, "Peels": PEELS, "Nulls": NULLS, "Edits": EDITS,
+    "What a file may have to be told": SAID,
 }
 
 

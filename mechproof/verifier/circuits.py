@@ -50,6 +50,24 @@ class Circuits:
                         self.PV - places, self.slack)
 
 
+def widened(w: Weights) -> Weights:
+    """A network with biases is one without, of vectors one longer: a coordinate that is 1 in every embedding and 0 in
+    every position, below which the biases stand (b_O W_U + b_U below W_U, by the caller).  Without biases, itself."""
+    if not {"b_Q", "b_V", "b_O", "b_U"} & set(w):
+        return w
+    one = lambda x, entry: np.concatenate([x, np.full((len(x), 1), entry, x.dtype)], 1)
+    row = lambda x, bias: np.concatenate([x, w.get(bias, np.zeros(x.shape[1], x.dtype))[None]])
+    return w | {"W_E": one(w["W_E"], 1), "W_pos": one(w["W_pos"], 0), "W_O": one(w["W_O"], 0),
+                "W_Q": row(w["W_Q"], "b_Q"), "W_K": row(w["W_K"], "none"), "W_V": row(w["W_V"], "b_V")}
+
+
+def constant(w: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """b_O and b_U as rows."""
+    d, v = w["W_U"].shape
+    zero = lambda n: np.zeros(n, w["W_U"].dtype)
+    return w.get("b_O", zero(d))[None], w.get("b_U", zero(v))[None]
+
+
 def exact(w: Weights, n_ctx: int | None) -> Circuits:
     """Every table multiplied out; `n_ctx` is given for a stripped network, which has no positions."""
     if n_ctx:
@@ -62,7 +80,10 @@ def exact(w: Weights, n_ctx: int | None) -> Circuits:
 
 def shared(w: Weights) -> tuple[dict[str, list[Mat]], Mat, Mat]:
     """The chains of the three large tables, and the two tables of positions."""
-    W = {name: Mat.of(x) for name, x in w.items()}
+    W = {name: Mat.of(x) for name, x in widened(w).items() if x.ndim == 2}
+    if W["W_E"].shape[1] > len(w["W_U"]):
+        b_O, b_U = map(Mat.of, constant(w))
+        W["W_U"] = Mat(arb_mat([*W["W_U"].balls.tolist(), *(b_O @ W["W_U"] + b_U).balls.tolist()]))
     mean, Q = W["W_pos"].mean(), W["W_Q"].scaled(1 / arb(w["W_Q"].shape[1]).sqrt())
     queries, keys = W["W_E"] + W["W_pos"].last(), W["W_E"] + mean
     B = queries @ (Q @ ((W["W_pos"] - mean) @ W["W_K"]).T)
@@ -164,10 +185,13 @@ def whole(*matrices: np.ndarray) -> tuple[list[fmpz_mat], int]:
 def sampled(w: Weights, advice: dict[str, np.ndarray]) -> Circuits:
     """Tables from the advice, once each has agreed with its chain on a vector drawn now."""
     work(4 * sum(x.size for x in w.values()))
-    (E, last), e_q = whole(w["W_E"], np.broadcast_to(w["W_pos"][-1], w["W_E"].shape))
+    wide = widened(w)
+    (E, last), e_q = whole(wide["W_E"], np.broadcast_to(wide["W_pos"][-1], wide["W_E"].shape))
     queries, W, e = E + last, {}, {}
-    for name, x in w.items():
-        (W[name],), e[name] = whole(x)
+    for name in ("W_E", "W_Q", "W_K", "W_V", "W_O", "W_U"):
+        (W[name],), e[name] = whole(wide[name])
+    if wide is not w:
+        W["W_U"], e["W_U"] = below(w)
     chains = {"scores": ([queries, W["W_Q"], W["W_K"].transpose(), W["W_E"].transpose()],
                          e_q + e["W_Q"] + e["W_K"] + e["W_E"]),
               "direct": ([queries, W["W_U"]], e_q + e["W_U"]),
@@ -176,6 +200,15 @@ def sampled(w: Weights, advice: dict[str, np.ndarray]) -> Circuits:
     _, B, places = shared(w)
     A = table["scores"].scaled(1 / arb(w["W_Q"].shape[1]).sqrt())
     return Circuits(len(w["W_pos"]), A, B, table["direct"], table["votes"], places, dict.fromkeys(TABLES))
+
+
+def below(w: Weights) -> tuple[fmpz_mat, int]:
+    """W_U over b_O W_U + b_U in integers times 2^-e."""
+    b_O, b_U = constant(w)
+    (U, u), e = whole(w["W_U"], b_U)
+    (b, _), more = whole(b_O, np.ones((1, 1)))                          # the 1 keeps this power from being negative
+    work(4 * U.nrows() * U.ncols())
+    return fmpz_mat([*(U * 2**more).tolist(), *(b * U + u * 2**more).tolist()]), e + more
 
 
 def agreeing(name: str, words: np.ndarray, chain: list[fmpz_mat], e: int) -> Mat:

@@ -30,10 +30,10 @@ SHAPES = {
 SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
         "final_rms": ("false",), "output_logits_soft_cap": ("-1.0", "-1", "none")}
 OTHERWISE = {                                           # metadata that say another network than these tensors alone
-    "transformer": SAYS | {"n_heads": ("1",), "attn_only": ("true",), "use_attn_scale": ("true",),
+    "transformer": SAYS | {"n_heads": ("1",), "task": ("max",), "attn_only": ("true",), "use_attn_scale": ("true",),
                            "use_local_attn": ("false",), "attn_scores_soft_cap": ("-1.0", "-1", "none")},
     "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",)}, "stripped": {}}
-OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}}
+OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}, "transformer": {"b_Q": "h", "b_V": "h", "b_O": "d", "b_U": "v"}}
 Arrays = dict[str, np.ndarray]
 
 
@@ -119,6 +119,9 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     kind = kind_of(tensors)
     # copies: what the caller does meanwhile is another network
     tensors = {name: np.array(x) for name, x in tensors.items()}
+    if kind == "transformer":
+        # what does nothing: biases that are zero, and those of keys, which no softmax sees
+        tensors = {name: x for name, x in tensors.items() if name != "b_K" and (name[:2] != "b_" or np.any(x))}
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
     for name, letters in shapes.items():
@@ -132,9 +135,15 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     for name, x in tensors.items():
         require(name in shapes or name in IGNORED or not np.any(x),
                 f"model tensor {name} is no part of this network and not zero")
+    if metadata.get("tokens") == "reversed" and metadata.get("task") == "min":
+        # a network of max already: its tokens count from the top
+        metadata = metadata | {"task": "max"}
     for key, meant in OTHERWISE[kind].items():
         require(str(metadata.get(key, meant[0])).lower() in meant,
                 f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+    if kind == "transformer":
+        # as circuits.py widens it
+        sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
     if kind == "transformer" and "attn_scale" in metadata:
         require(scale(metadata["attn_scale"], sizes["h"]), "model metadata says attn_scale "
                                                            f"{metadata['attn_scale']!r}, not sqrt({sizes['h']})")

@@ -163,7 +163,8 @@ def bound(strategy: str, parameters: dict[str, Any], model: Model, advice: Array
     if model.kind == "pizza":
         return pizza.certified(strategy, parameters, weights, advice)
     if strategy in ("exact", "brute_force"):
-        logits = np.concatenate([weights["EU"][None], weights["OV_right"]]) if model.stripped else weights["W_U"]
+        rows = ("EU", "OV_right") if model.stripped else ("W_U", "b_U")
+        logits = np.concatenate([np.atleast_2d(weights[name]) for name in rows if name in weights])
         return right_sequences(lambda: circuits.exact(weights, n_ctx), logits, (model.sizes["n"], model.sizes["v"]))
     if strategy == "cubic":
         return cubic.certified(circuits.exact(weights, n_ctx))

@@ -1,6 +1,7 @@
 """What lies on disk: weights that ship and that readers bring,
 tables of bounds and the sweep that makes them, certificates."""
 
+from .networks import told
 from .weights import (
     DATA,
     family_of_collection,
@@ -15,4 +16,4 @@ from .weights import (
 )
 
 __all__ = ["DATA", "family_of_collection", "load", "model_from_tensors", "models", "register", "results",
-           "save_atomically", "save_collection", "whole"]
+           "save_atomically", "save_collection", "told", "whole"]

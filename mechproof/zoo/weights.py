@@ -22,17 +22,19 @@ from glob import escape
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..proof.family import Family, InputError, Model, shown
 from ..proof.state import own_state
+from . import imports, networks
 
 DATA = Path(__file__).parents[1] / "data"
-PACKAGES = ("max_of_k", "pizza")
+PACKAGES = ("max_of_k", "pizza", "transformer")
 # entry points, where other packages name a tuple of families
 GROUP = "mechproof.families"
 SHARD_BYTES = 7 * 2**20
@@ -97,21 +99,28 @@ def models() -> list[dict]:
 
 
 @own_state()
-def load(name: str | os.PathLike, **said: str | int) -> Model:
-    """A shipped model (`collection/seed`) or the path of a .safetensors file.
+def load(name: str | os.PathLike | Mapping[str, Tensor] | nn.Module, **said: Any) -> Model:
+    """A shipped model (`collection/seed`), the path of a .safetensors or .pth file, a state_dict, or a torch module.
 
-    `said` is what the file's metadata leave out: `normalization_type="none", n_heads=1`.
-    Errors: InputError, in one line, for an unknown name (with the nearest), a file that is not safetensors,
-    missing tensors, wrong shapes, NaN or infinite weights, parts that this network does not have,
+    `said` is what a file leaves out: `normalization_type="none", n_heads=1, task="max", layout="xW", inputs="? ? 113"`
+    (transformer/settings.py has them all); `answers`, a tensor with an answer an input, for task "table".
+    Errors: InputError, in one line, for an unknown name (with the nearest), a file that is no file of weights,
+    missing tensors, wrong shapes, NaN or infinite weights, parts that no network here has,
     and what has to be said.
     """
+    if isinstance(name, (Mapping, nn.Module)):
+        return _understood(type(name).__name__, imports.of_object(name), said)
     try:
-        text = os.fspath(name)
+        text = os.path.expanduser(os.fspath(name))
     except TypeError:
-        raise InputError(f"model is a {type(name).__name__}; expected the name or the path of one") from None
-    if not text.isprintable():
+        raise InputError(f"model is a {type(name).__name__}; expected a name, a path, a state_dict "
+                         "or a torch module") from None
+    if not isinstance(text, str) or not text.isprintable():
         raise InputError(f"model {text!r} has a name that is no text; rename it")
-    if text.endswith(".safetensors") or os.path.isfile(text):
+    if os.path.isdir(text):
+        there = sorted(p.name for p in Path(text).iterdir() if p.suffix in (".safetensors", *imports.TORCH_FILES))
+        raise InputError(f"model {text!r} is a folder; give a file in it: {', '.join(there[:3]) or 'it has none'}")
+    if text.endswith((".safetensors", *imports.TORCH_FILES)) or os.path.isfile(text):
         return _load_file(Path(text), said)
     collection, _, seed = text.partition("/")
     for path, header in _shards().get(collection, []):
@@ -123,11 +132,13 @@ def load(name: str | os.PathLike, **said: str | int) -> Model:
                 return _as_assumed(Model(text, families()[header["family"]], tensors, {**recipe, **entry}), said)
     names = [entry["name"] for entry in models()]
     near = get_close_matches(text, names, n=3, cutoff=0.3)
-    raise InputError(f"model {text!r} is neither shipped nor a .safetensors file; nearest: "
+    raise InputError(f"model {text!r} is neither shipped nor a file of weights; nearest: "
                      f"{', '.join(near) or names[0]}")
 
 
-def _load_file(path: Path, said: Mapping[str, str | int]) -> Model:
+def _load_file(path: Path, said: Mapping[str, Any]) -> Model:
+    if imports.is_torch_file(path):
+        return _understood(str(path), imports.of_torch_file(path), said)
     try:
         _no_key_twice(path)
         with safe_open(path, "pt", device="cpu") as file:
@@ -138,11 +149,38 @@ def _load_file(path: Path, said: Mapping[str, str | int]) -> Model:
                          "give a path or a name that `models` lists") from None
     except SafetensorError as error:
         raise InputError(f"model file {str(path)!r} is not safetensors ({str(error).splitlines()[0]}); "
-                         "save it with safetensors") from None
+                         "save it with safetensors, or name it .pth if torch.save wrote it") from None
     except OSError as error:
         raise InputError(f"model file {str(path)!r} cannot be read ({error.strerror or error}); "
                          "give another path") from None
-    return _as_assumed(model_from_tensors(str(path), tensors, metadata), said)
+    return _understood(str(path), imports.Found(tensors, metadata), said)
+
+
+def _understood(name: str, found: imports.Found, said: Mapping[str, Any]) -> Model:
+    """The model that these tensors are: as they stand if a family takes them so, or in one layout for all."""
+    answers = said.get("answers")
+    said = {key: value for key, value in said.items() if key != "answers"}
+    for key in set(said) & set(found.said):
+        if str(said[key]).lower() != str(found.said[key]).lower():
+            raise InputError(f"model {name!r} has {key} {found.said[key]!r}, and {said[key]!r} is said; "
+                             "its tensors alone would be another network")
+    both = found.said | said
+    if answers is None and "layout" not in said and _as_they_stand(found.tensors, both):
+        return networks.of_task(_as_assumed(model_from_tensors(name, found.tensors, found.said), said), both)
+    read = imports.canonical(imports.Found(found.tensors, both, found.notes))
+    if answers is not None:
+        read.tensors["answers"] = networks.table(answers)
+        read.said.setdefault("task", "table")
+    return _as_assumed(networks.model(name, read, families()), {})
+
+
+def _as_they_stand(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:
+    """Whether a family takes these tensors under their own names, and nothing said is of another kind."""
+    if str(said.get("n_heads", "1")) != "1" and "W_Q" in tensors:
+        return False
+    if str(said.get("normalization_type", "none")).lower() != "none" or set(said) & {"inputs", "d_input", "eps"}:
+        return False
+    return bool(_fitting(tensors, said))
 
 
 def _no_key_twice(path: Path) -> None:
@@ -158,7 +196,7 @@ def _no_key_twice(path: Path) -> None:
         raise InputError(f"model file {str(path)!r} says a key of its header twice; save it anew")
 
 
-def _as_assumed(model: Model, said: Mapping[str, str | int]) -> Model:
+def _as_assumed(model: Model, said: Mapping[str, Any]) -> Model:
     """The model.  Errors: InputError where the file, or who loads it, says another kind of network, or neither says
     what its tensors leave open."""
     family, ours = model.family, {"recipe", "edit"} & set(model.metadata)             # what this library wrote
@@ -200,24 +238,30 @@ def _others(family: Family, tensors: Mapping[str, Tensor]) -> list[str]:
     return [key for key, tensor in tensors.items() if key not in known and bool((tensor != 0).any())]
 
 
-def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> Family:
-    """The family whose tensors these are: of those it could be, one whose sizes fit and that leaves out the least.
-
-    Errors: InputError where there is none, in the words of the family that is nearest.
-    """
-    def lacking(family: Family) -> set[str]:
-        return set(family.tensors) - set(tensors)
-
+def _fitting(tensors: Mapping[str, Tensor], metadata: Mapping) -> list[Family]:
+    """The families that take these tensors, sizes and all, with nothing left over that does something."""
     def fits(family: Family) -> bool:
         try:
             family.sizes({key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}, metadata)
-        except InputError:
+        except (InputError, IndexError, ValueError):
             return False
         return True
-    fitting = [family for family in families().values() if not lacking(family) and fits(family)]
-    if fitting:
-        return min(fitting, key=lambda family: len(_others(family, tensors)))
-    best = min(families().values(), key=lambda family: len(lacking(family)) + len(_others(family, tensors)))
+    return [family for family in families().values() if family.name != networks.ANY
+            and set(family.tensors) <= set(tensors) and not _others(family, tensors) and fits(family)]
+
+
+def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> Family:
+    """The family whose tensors these are.
+
+    Errors: InputError where there is none, in the words of the family that is nearest.
+    """
+    if fitting := _fitting(tensors, metadata):
+        return fitting[0]
+
+    def lacking(family: Family) -> set[str]:
+        return set(family.tensors) - set(tensors)
+    known = [family for family in families().values() if family.name != networks.ANY]
+    best = min(known, key=lambda family: len(lacking(family)) + len(_others(family, tensors)))
     if lacking(best):
         raise InputError(f"model {name!r} lacks {', '.join(sorted(lacking(best)))}; "
                          f"{best.name} takes {', '.join(best.tensors)}")
@@ -232,8 +276,9 @@ def model_from_tensors(name: str, tensors: Mapping[str, Tensor], metadata: Mappi
         part = family.foreign.get(key, "not a tensor of this network")
         raise InputError(f"tensor {shown(key)} is {part}, and is not zero; "
                          "a bound would be about another network, so there is none")
-    return Model(name, family, {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors},
-                 metadata or {})
+    silent = {key for key in family.silent if key in tensors and not bool((tensors[key] != 0).any())}
+    kept = [key for key in (*family.tensors, *family.optional) if key in tensors and key not in silent]
+    return Model(name, family, {key: tensors[key] for key in kept}, metadata or {})
 
 
 @contextmanager

@@ -1,0 +1,144 @@
+"""Which network a file of weights is: the narrowest family whose algebra carries it, or any transformer.
+
+Problem: most proofs speak about one kind of network, and a file may be of a larger kind that happens to be, or can be
+written as, that one.  Idea: from one layout on, each way of narrowing is an identity (biases that are zero; keys'
+biases, which no softmax sees; min as max of tokens counted from the top); what is dropped, folded or assumed is noted,
+and what is not such a network is tried input by input (transformer/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proof.family import Family, InputError, Model
+from ..proof.names import SAID
+from .imports import Found
+
+ANY = "transformer"
+ATTENTION = ("W_Q", "W_K", "W_V", "W_O")
+REVERSED = "reversed"                               # tokens of a network of min: t stands for v - 1 - t
+
+
+def table(answers: Any) -> Tensor:
+    """Answers as a tensor.  Errors: InputError for what is none."""
+    try:
+        return torch.as_tensor(answers).detach().cpu().float().flatten()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"answers are a {type(answers).__name__}; expected a tensor of whole numbers") from None
+
+
+def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
+    """The model, in the narrowest family.  Errors: InputError, also for what has to be said."""
+    tensors, said, notes = without_zeros(found)
+    kinds = {"max_of_k": one_head(tensors, said), "pizza": constant_attention(tensors, said)}
+    kind = next((kind for kind, short in kinds.items() if short is not None), ANY)
+    if "normalization_type" not in said:
+        raise InputError(f"model {name!r} does not say normalization_type, and a file without its tensors may have one "
+                         "folded in (LNPre); say it: normalization_type='none' if it has none, on the command line "
+                         "--normalization-type none")
+    if kind == "max_of_k" and "blocks.0.attn.b_K" in tensors:
+        notes.append("b_K dropped, which no softmax sees")
+    if kind != ANY:
+        notes += ["assumed: task max"] if kind == "max_of_k" and "task" not in said else []
+        whole = families[kind].answers | {key: str(value) for key, value in said.items()}
+        return of_task(Model(name, families[kind], kinds[kind], whole | read_as(notes)), said)
+    metadata = {key: str(value) for key, value in said.items()}
+    norms, plain = [key for key in tensors if is_norm(key)], metadata["normalization_type"].lower() == "none"
+    if norms and plain:
+        raise InputError(f"tensor {norms[0]} is a weight of a normalization, and normalization_type 'none' is "
+                         "said; say which: LN or RMS")
+    notes += ["assumed: eps 1e-05"] if not plain and "eps" not in metadata else []
+    return Model(name, families[ANY], tensors, metadata | read_as(notes))
+
+
+def read_as(notes: list[str]) -> dict[str, str]:
+    return {"read_as": "; ".join(notes)} if notes else {}
+
+
+def told(model: Model) -> dict[str, str]:
+    """What a file of this model has to say beside its tensors, so that nothing is asked of it."""
+    keys = (*SAID, "tokens", "read_as")
+    return model.family.answers | {key: str(model.metadata[key]) for key in keys if key in model.metadata}
+
+
+def without_zeros(found: Found) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """Tensors without the biases that are zero; what is said; notes."""
+    zero = [key for key, x in found.tensors.items() if key.rpartition(".")[2].startswith("b_") and not (x != 0).any()]
+    notes = [*found.notes, *([f"{len(zero)} biases dropped, all zero"] if zero else [])]
+    said = dict(found.said)
+    if "normalization_type" in said:
+        said["normalization_type"] = str(said["normalization_type"])
+    return {key: x for key, x in found.tensors.items() if key not in zero}, said, notes
+
+
+def is_norm(key: str) -> bool:
+    return ".ln" in key or key.startswith("ln_")
+
+
+def usual_scale(said: Mapping[str, Any], d_head: int) -> bool:
+    """Whether scores are divided by sqrt(d_head)."""
+    try:
+        return "attn_scale" not in said or abs(float(said["attn_scale"]) ** 2 / d_head - 1) < 1e-12
+    except (TypeError, ValueError):
+        return False
+
+
+def plain_inputs(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:
+    """One layer with positions and without normalization, every token free, and outputs for all of them."""
+    places = tensors.get("pos_embed.W_pos")
+    return (str(said.get("normalization_type", "none")).lower() == "none" and places is not None
+            and not any(is_norm(key) or (key.startswith("blocks.") and key[7:9] != "0.") for key in tensors)
+            and str(said.get("inputs", "? " * len(places))).replace(",", " ").split() == ["?"] * len(places))
+
+
+def one_head(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """The tensors of a Max-of-K network with one head, if it is one."""
+    names = [f"blocks.0.attn.{part}" for part in ATTENTION]
+    if not plain_inputs(tensors, said) or any("mlp" in key for key in tensors) or not set(names) <= set(tensors):
+        return None
+    square = tensors["embed.W_E"].shape[0] == tensors["unembed.W_U"].shape[1] == int(
+        said.get("d_input", tensors["embed.W_E"].shape[0]))
+    task = str(said.get("task", "max")).lower()
+    if not square or task not in ("max", "min") or str(said.get("attention", "learned")) != "learned" or any(
+            len(tensors[name]) != 1 for name in names):
+        return None
+    if not usual_scale(said, tensors[names[0]].shape[2]):
+        return None
+    kept = {key.rpartition(".")[2]: x for key, x in tensors.items() if not key.endswith("b_K")}
+    return {key: x[0] if x.dim() == 3 or key in ("b_Q", "b_V") else x for key, x in kept.items()}
+
+
+def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """The tensors of a network that adds with a ReLU MLP after constant attention and an = sign, if it is one."""
+    needed = {"blocks.0.attn.W_V", "blocks.0.attn.W_O", "blocks.0.mlp.W_in", "blocks.0.mlp.W_out", "embed.W_E",
+              "unembed.W_U", "pos_embed.W_pos"}
+    rest = set(tensors) - needed - {"blocks.0.mlp.b_in", "blocks.0.mlp.b_out"}
+    looks = [key for key in rest if not key.endswith(("W_Q", "W_K", "b_Q", "b_K"))]
+    # scores that are all alike
+    flat = any(f"blocks.0.attn.W_{side}" in rest and not tensors[f"blocks.0.attn.W_{side}"].any() for side in "QK")
+    constant = str(said.get("attention", "")) == "mean" or not rest or (flat and len(rest) == 2)
+    if not needed <= set(tensors) or looks or not constant or len(tensors["pos_embed.W_pos"]) != 3:
+        return None
+    rows, outputs = tensors["embed.W_E"].shape[0], tensors["unembed.W_U"].shape[1]
+    ends = str(said.get("inputs", f"? ? {outputs}")).replace(",", " ").split() == ["?", "?", str(outputs)]
+    usual = (str(said.get("normalization_type", "none")).lower() == "none" and rows == outputs + 1 and ends
+             and str(said.get("task", "sum")) == "sum" and str(said.get("act_fn", "relu")).lower() == "relu")
+    return {key.rpartition(".")[2]: tensors[key] for key in set(tensors) - rest} if usual else None
+
+
+def of_task(model: Model, said: Mapping[str, Any]) -> Model:
+    """A network of min as one of max: tokens counted from the top, in embeddings and outputs alike."""
+    if model.family.name != "max_of_k" or str(said.get("task", "max")).lower() != "min":
+        return model
+    if str(model.metadata.get("tokens", "")) == REVERSED:
+        return model
+    flipped = {name: x.flip({"W_E": 0, "W_U": 1, "b_U": 0}[name]) if name in ("W_E", "W_U", "b_U") else x
+               for name, x in model.tensors.items()}
+    notes = [*filter(None, [model.metadata.get("read_as")]), "min as max of tokens counted from the top"]
+    metadata = dict(model.metadata) | {"task": "min", "tokens": REVERSED} | read_as(notes)
+    return replace(model, tensors=flipped, metadata=metadata)
