@@ -53,6 +53,11 @@ def small_model(seed: int, kind: str = "able"):
         if kind == "exact ties":
             A, OV, EU, PV = A.round(), OV.round(), EU.round(), PV.round()
         return from_tables(A * (1e4 if kind == "steep" else 1), EU, OV, PV, f"{kind}-{seed}")
+    if kind == "biases":
+        w = dict(small_model(seed, pick("able", "exact ties", "random", "trap", "repeated")).tensors)
+        lengths = {"b_Q": w["W_Q"].shape[1], "b_V": w["W_V"].shape[1], "b_O": len(w["W_U"]), "b_U": len(w["W_E"])}
+        some = {name: torch.randn(n, generator=g) * pick(0.1, 1.0, 3.0) for name, n in lengths.items() if pick(0, 1, 1)}
+        return zoo.model_from_tensors(f"biases-{seed}", w | some)
     d_model, d_head = pick(1, 3, 5), pick(2, 4)
     w = {name: torch.randn(shape, generator=g) for name, shape in shapes(n_ctx, d_vocab, d_model, d_head).items()}
     if kind == "huge scores":
@@ -69,7 +74,7 @@ def small_model(seed: int, kind: str = "able"):
     return zoo.model_from_tensors(f"{kind}-{seed}", w)
 
 
-KINDS = ("able", "able", "able", "exact ties", "steep", "trap", "huge scores", "tiny", "repeated", "zeros", "random")
+KINDS = ("able", "able", "able", "exact ties", "steep", "trap", "huge scores", "tiny", "repeated", "zeros", "random", "biases", "biases")
 
 
 def right_sequences(model) -> set[tuple[int, ...]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, small_model
+from conftest import KINDS, right_sequences, small_model
 from flint import arb, ctx
 from safetensors.torch import load_file, save_file
 from test_state import flushing, flushing_workers, set_to
@@ -109,8 +109,9 @@ def test_a3_the_verifier_under_flush_to_zero():
 def test_a4_a_file_loaded_while_small_numbers_are_flushed(tmp_path):
     weights = of_query_alone(2, 2, {(0, 1): 2**23}) | {"b_U": torch.tensor([1, 0], dtype=torch.int32).view(torch.float32)}
     save_file(weights, tmp_path / "m.safetensors", SAYS)
-    with flushing(), pytest.raises(mp.InputError, match="^tensor b_U is a part that this network does not have, and is not zero"):
-        mp.load(tmp_path / "m.safetensors")
+    with flushing():
+        model = mp.load(tmp_path / "m.safetensors")
+    assert (model["b_U"] != 0).sum() == 1 and mp.prove(model, "brute_force").correct == len(right_sequences(model)) == 1
 
 
 class Liar(torch.Tensor):
@@ -168,7 +169,7 @@ def test_a5_a_model_is_checked_however_it_is_made():
     for changed, says in (({"W_E": good["W_E"].double()}, "torch.float64; expected float32"),
                           ({"W_U": good["W_U"] * torch.nan}, "holds NaN or infinity"),
                           ({"W_U": good["W_U"].as_subclass(Liar)}, "is a Liar; expected a dense tensor"),
-                          ({"W_E": good["W_E"][:, :1]}, "has shape"), ({"b_U": torch.ones(2)}, "no part of this network"),
+                          ({"W_E": good["W_E"][:, :1]}, "has shape"), ({"b_N": torch.ones(2)}, "no part of this network"),
                           ({"W_Q": None}, "is a NoneType; expected a dense tensor"), ({"W_Q": good["W_Q"].to_sparse()}, "expected a dense tensor")):
         with pytest.raises(mp.InputError, match=f"^tensors? [^\n]*{says}[^\n]*$"):
             make(**changed)
@@ -177,7 +178,7 @@ def test_a5_a_model_is_checked_however_it_is_made():
     for family, tensors in ((None, good.tensors), (good.family, None)):
         with pytest.raises(mp.InputError, match="mp.load takes the name or path"):
             mp.Model("m", family, tensors)
-    with pytest.raises(mp.InputError, match="^model is a dict; expected the name or the path of one$"):
+    with pytest.raises(mp.InputError, match="^state_dict holds no tensors, nor one of state_dict, [^\n]*$"):
         mp.load({})
     own = make()
     good["W_E"].zero_()                                                  # whose numbers are the caller's no more
@@ -384,7 +385,7 @@ def test_what_the_verifier_loses_is_noticed(strategy, monkeypatch):
 
 LONG, SEED = "x" * 300, 10**22
 LINES = [
-    (("prove", LONG, "--strategy", "cubic"), "is neither shipped nor a .safetensors file"),
+    (("prove", LONG, "--strategy", "cubic"), "is neither shipped nor a file of weights"),
     (("prove", f"{LONG}.safetensors", "--strategy", "cubic"), "cannot be read (File name too long); give another path"),
     (("certify", "max-of-4/0", "--strategy", "separable-small", "-o", f"{LONG}.json"), "cannot be written (File name too long); choose another path"),
     (("train", "max-of-4", "--seed", str(SEED), "-o", "x.safetensors"), f"seed {SEED} is out of range; expected a whole number from 0 to"),
@@ -450,9 +451,9 @@ def test_14_a_layout_that_may_hide_a_layer_norm_is_asked_about(tmp_path):
     for says, expected in (({}, "does not say normalization_type and n_heads, and its tensors leave it open; if that is what it has: load.path, "
                                 "normalization_type='none', n_heads='1'., on the command line --normalization-type none --n-heads 1$"),
                            ({"normalization_type": "none"}, "does not say n_heads"),
-                           (SAYS | {"normalization_type": "LNPre"}, "has normalization_type 'LNPre'"),
-                           (SAYS | {"n_heads": "4"}, "has n_heads '4'"), (SAYS | {"attn_scale": "1.0"}, "has attn_scale '1.0'"),
-                           (SAYS | {"attn_scale": str(-(small_model(0, "able").sizes["d_head"] ** 0.5))}, "has attn_scale '-"),
+                           (SAYS | {"normalization_type": "LNPre"}, "does not say task"),
+                           (SAYS | {"attn_scale": "1.0"}, "does not say task"),
+                           (SAYS | {"attn_scale": str(-(small_model(0, "able").sizes["d_head"] ** 0.5))}, "does not say task"),
                            (SAYS | {"use_attn_scale": "False"}, "has use_attn_scale 'False'"),
                            (SAYS | {"output_logits_soft_cap": "30.0"}, "has output_logits_soft_cap '30.0'")):
         save_file(weights, path, says)
@@ -461,13 +462,19 @@ def test_14_a_layout_that_may_hide_a_layer_norm_is_asked_about(tmp_path):
         if set(says) > set(SAYS):                                        # what a file says the verifier reads as well
             verdict = verify(json.dumps(certificate(small_model(0, "able"), "cubic")[0]).encode(), path)
             assert verdict.code == 2 and ("which is another network" in verdict.line or "not sqrt" in verdict.line)
+    save_file(weights, path, SAYS | {"n_heads": "5"})
+    with pytest.raises(mp.InputError, match="which 5 heads cannot share"):
+        mp.load(path)
+    save_file(weights, path, SAYS | {"attn_scale": "-2.0"})
+    with pytest.raises(mp.InputError, match="^attn_scale '-2.0' is no number"):
+        mp.load(path, task="max")
     with pytest.raises(mp.InputError, match="^model 'max-of-4/0' has n_heads '4'"):
         mp.load("max-of-4/0", n_heads=4)
     save_file(weights, path)
     assert mp.load(path, normalization_type="none", n_heads=1).sizes["d_vocab"] > 1
     assert main(["prove", str(path), "--strategy", "cubic", "--normalization-type", "none", "--n-heads", "1"]) == 0
-    with pytest.raises(mp.InputError, match="has n_heads '4'"):
-        mp.load(path, normalization_type="none", n_heads=4)
+    with pytest.raises(mp.InputError, match="which 5 heads cannot share"):
+        mp.load(path, normalization_type="none", n_heads=5)
     with pytest.raises(mp.InputError, match="^heads says nothing of max_of_k models"):
         mp.load(path, heads=4)
     save_file(weights, path, SAYS | {"attn_scale": str(small_model(0, "able").sizes["d_head"] ** 0.5)})

@@ -15,7 +15,7 @@ from mechproof import zoo
 from mechproof.figures import max_of_k as figures
 from mechproof.max_of_k import losses, subcubic
 from mechproof.max_of_k.brute_force import count_right
-from mechproof.max_of_k.model import last_logits
+from mechproof.max_of_k.model import last_logits, widened
 from mechproof.max_of_k.paths import Paths
 from mechproof.max_of_k.train import RECIPE, train
 from mechproof.max_of_k.truth import Truth
@@ -194,3 +194,37 @@ def test_counts_are_exact_integers_at_any_k(name):
     assert isinstance(bound.correct, int) and bound.total == model.sizes["d_vocab"] ** model.sizes["n_ctx"]
     assert 0.2 < bound.accuracy_lower_bound < 1
     assert bound.accuracy_lower_bound <= bound.correct / bound.total
+
+
+def naive_faults(seeds: range) -> list[str]:
+    """Models with biases whose counted sequences are not those of the plain formula, where that is not near a tie."""
+    found = []
+    for seed in seeds:
+        model = small_model(seed, "biases")
+        v, n = model.sizes["d_vocab"], model.sizes["n_ctx"]
+        tokens = torch.cartesian_prod(*[torch.arange(v)] * n)
+        logits, truth = last_logits({name: x.double() for name, x in model.tensors.items()}, tokens), Truth(model)
+        answer = tokens.amax(1, keepdim=True)
+        margin = logits.gather(1, answer)[:, 0] - logits.scatter(1, answer, -torch.inf).amax(1)
+        clear = margin.abs() > 1e-9 * (1 + logits.abs().amax())
+        found += [model.name for t, m, c in zip(tokens.tolist(), margin.tolist(), clear.tolist()) if c and truth.right(t) != (m > 0)]
+    return found
+
+
+def test_biases_are_what_the_plain_formula_says():
+    assert naive_faults(range(120)) == []
+
+
+@pytest.mark.parametrize("fault", ["b_Q taken for b_K", "b_V left out", "b_O not unembedded"])
+def test_planted_biases_are_found(fault, monkeypatch):
+    def wrong(w):
+        right = widened(w)
+        if fault == "b_Q taken for b_K":
+            right["W_K"], right["W_Q"] = (torch.cat([w["W_K"], right["W_Q"][-1:]]), torch.cat([w["W_Q"], 0 * w["W_Q"][:1]]))
+        elif fault == "b_V left out":
+            right["W_V"] = torch.cat([w["W_V"], torch.zeros_like(w["W_V"][:1])])
+        else:
+            right["W_pos"][-1, -1] = 1.0
+        return right
+    monkeypatch.setattr("mechproof.max_of_k.truth.widened", wrong)
+    assert naive_faults(range(120))

@@ -22,8 +22,8 @@ def test_everything_that_there_is_has_a_name():
     models = ("max-of-4/0", "max-of-4-stripped/0", "pizza-31/0")
     listed = {s.id for name in models for s in mp.strategies(mp.load(name)) if not s.id.startswith("EUPU")}
     there = {"STRATEGIES": listed, "DIRECT": direct.WAYS, "SCORES": scores.WAYS, "ATTENTION": subcubic.HANDLINGS,
-             "TIERS": tiers.TIERS, "RUNGS": RUNGS,
-             "SAID": {*settings.KEYS, "n_heads", "layout"}, "PEELS": residual.PEELS, "NULLS": surrogate.NULLS, "EDITS": {*edits.EDITS, *pizza.FAMILIES[0].edits}}
+             "TIERS": tiers.TIERS, "RUNGS": RUNGS, "SAID": {*settings.KEYS, "n_heads", "layout"},
+             "PEELS": residual.PEELS, "NULLS": surrogate.NULLS, "EDITS": {*edits.EDITS, *pizza.FAMILIES[0].edits}}
     assert {kind: set(getattr(names, kind)) for kind in there} == {kind: set(ids) for kind, ids in there.items()}
     assert {id(table) for table in names.KINDS.values()} == {id(getattr(names, kind)) for kind in there}
 

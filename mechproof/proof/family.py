@@ -71,8 +71,9 @@ class Model:
             digest.update(f"{name} {list(tensor.shape)}\n".encode())
             digest.update(tensor.numpy().astype("<f4").tobytes())
         for key in self.family.described:
-            said = self.sizes[key] if key in self.sizes else self.metadata.get(key, "")
-            digest.update(f"{key} {said}\n".encode())
+            digest.update(f"{key} {self.sizes[key]}\n".encode())
+        for key, value in self.family.means(self.tensors, self.metadata).items():
+            digest.update(f"{key} {value}\n".encode())
         return digest.hexdigest()
 
     def lineage(self, edit: str) -> dict[str, str]:
@@ -211,7 +212,9 @@ class Family:
     numbers: Callable[[Mapping[str, int]], int] = lambda sizes: 0         # about how many a proof holds at once
     optional: Sequence[str] = ()                             # tensors that a file may have besides
     silent: Sequence[str] = ()                               # of these, what is left out where it is zero
-    described: Sequence[str] = ()                            # what the metadata say of it, since no tensor does
+    described: Sequence[str] = ()                            # sizes that the metadata say, since no tensor does
+    # and settings of theirs, each network's in one wording
+    means: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Mapping[str, str]] = lambda tensors, metadata: {}
     # what else a network of this kind is, in the words of a file's metadata
     assumed: Mapping[str, str] = field(default_factory=dict)
     # of these, what a file must say, since its tensors might be those of another kind

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from . import cost
-from .bound import Bound, short
-from .family import Advice, InputError, Model, Parameters, Strategy, check_advice, parse_id
+from .bound import Bound, Case, short
+from .family import Advice, InputError, Model, Parameters, Strategy, check_advice, check_tokens, parse_id
 from .state import own_state
 
 COST_LIMIT = 2 * 10**10
@@ -85,7 +85,20 @@ def checked(model: Model, preset: Strategy, parameters: Parameters, advice: obje
         flops=counted.flops, failure_probability=preset.failure_probability,
         unexplained_dimensions=preset.unexplained_dimensions(parameters),
         advice_bytes=sum(tensor.numel() * tensor.element_size() for tensor in advice.values()),
-        seconds=time.perf_counter() - start, undecided=proved.undecided(), case=proved.case)
+        seconds=time.perf_counter() - start, undecided=proved.undecided(), case=in_readers_tokens(model, proved.case))
+
+
+def in_readers_tokens(model: Model, case: Callable[[Sequence[int]], Case]) -> Callable[[Sequence[int]], Case]:
+    """The case of an input as the network's owner writes it, where the proof counts tokens from the top."""
+    if model.metadata.get("tokens") != "reversed":
+        return case
+    top = model.sizes["d_vocab"] - 1
+
+    def turned(tokens: Sequence[int]) -> Case:
+        found = case([top - t for t in check_tokens(tokens, model.sizes)])
+        return replace(found, reason=f"{found.reason} (tokens counted from the top: t is {top} - t)")
+
+    return turned
 
 
 @own_state()

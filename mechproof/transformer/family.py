@@ -15,7 +15,7 @@ def forward_cost(sizes: Mapping[str, int]) -> int:
     """About the operations of one forward pass with its radius."""
     n, d, h, k, m = (sizes[name] for name in ("n_ctx", "d_model", "n_heads", "d_head", "d_mlp"))
     layer = n * (8 * h * d * k + 4 * h * n * k + 4 * d * m + 20 * d)
-    return 2 * sizes["n_layers"] * layer + 3 * d * sizes["d_out"]
+    return sizes["n_layers"] * layer + 3 * d * sizes["d_out"]
 
 
 def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
@@ -32,5 +32,5 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 FAMILIES = (
     Family(name="transformer", tensors=settings.TENSORS, optional=settings.OPTIONAL, foreign={}, ignored=BUFFERS,
            sizes=settings.sizes, strategies=strategies, train=None, recipe={}, collections={},
-           numbers=lambda sizes: 64 * trying.BLOCK, described=settings.KEYS, assumed=ASSUMED),
+           numbers=lambda sizes: 64 * trying.BLOCK, means=settings.means, assumed=ASSUMED),
 )

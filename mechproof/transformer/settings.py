@@ -122,8 +122,29 @@ def read(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Settings
     if said["task"] == "table" and "answers" not in tensors:
         raise InputError("task 'table' needs the tensor answers, one an input, which is lacking")
     inputs = template(str(metadata.get("inputs", "? " * len(tensors.get("pos_embed.W_pos", ())))), sizes["d_vocab"])
-    return Settings(**said, eps=number("eps", metadata, 1e-5), attn_scale=number("attn_scale", metadata, None),
+    return Settings(**said, eps=number("eps", metadata, 1e-5), attn_scale=scale(tensors, metadata),
                     inputs=inputs, d_input=free_tokens(metadata, inputs, sizes))
+
+
+def scale(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> float | None:
+    """What scores are divided by; None for the square root of d_head, however many digits of it are said."""
+    said = number("attn_scale", metadata, None)
+    d_head = next((x.shape[-1] for name, x in tensors.items() if name.endswith("attn.W_V")), 0)
+    return None if said is None or abs(said**2 - d_head) < 1e-12 * d_head else said
+
+
+def means(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that make a difference, in one wording."""
+    found = read(tensors, metadata)
+    inputs = " ".join("?" if token is None else str(token) for token in found.inputs)
+    said = {"task": found.task, "inputs": inputs, "d_input": str(found.d_input), "attention": found.attention,
+            "normalization_type": found.normalization_type, "attn_scale": str(found.attn_scale or "")}
+    if found.normalization_type != "none":
+        said["eps"] = repr(found.eps)
+    if any("mlp.W_in" in name for name in tensors):
+        said["act_fn"] = found.act_fn
+    # of one layer the last position alone is read, which sees all
+    return said | ({"attention_dir": found.attention_dir} if layers(tensors) > 1 else {})
 
 
 def free_tokens(metadata: Mapping[str, Any], inputs: tuple[int | None, ...], sizes: Mapping[str, int]) -> int:
@@ -148,6 +169,7 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     for name, dim in (("embed.W_E", 2), ("unembed.W_U", 2), *((f"blocks.{i}.attn.W_V", 3) for i in range(LAYERS))):
         if name in tensors and tensors[name].dim() != dim:
             raise InputError(f"tensor {name} has shape {list(tensors[name].shape)}; expected {dim} dimensions")
+    check_pairs(tensors)
     (d_vocab, d), n_layers = tensors["embed.W_E"].shape, layers(tensors)
     heads = next((tensors[name].shape for name in tensors if name.endswith("attn.W_V")), (0, d, 0))
     mlp = next((tensors[name].shape[-1] for name in tensors if name.endswith("mlp.W_in")), 0)
@@ -160,8 +182,21 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     return result
 
 
+def check_pairs(tensors: Mapping[str, Tensor]) -> None:
+    """Errors: InputError for half of a pair, and for a bias without its matrix."""
+    for i in range(layers(tensors)):
+        there = {name for name in OF_A_LAYER if f"blocks.{i}.{name}" in tensors}
+        for pair in (("attn.W_V", "attn.W_O"), ("attn.W_Q", "attn.W_K"), ("mlp.W_in", "mlp.W_out")):
+            if len(there & set(pair)) == 1:
+                raise InputError(f"tensor blocks.{i}.{(there & set(pair)).pop()} comes without its partner of "
+                                 f"{' and '.join(pair)}; give both, or neither")
+        for name in sorted(there):
+            if ".b_" in name and name.replace(".b_", ".W_") not in there:
+                raise InputError(f"tensor blocks.{i}.{name} is a bias without its matrix; leave it out, if it is zero")
+
+
 def check_shapes(tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
-    """Errors: InputError for a tensor of another shape, and for half of a pair."""
+    """Errors: InputError for a tensor of another shape."""
     d, h, k, m = (sizes[name] for name in ("d_model", "n_heads", "d_head", "d_mlp"))
     out, shapes = sizes["d_out"], {}
     part = {"attn.W_Q": (h, d, k), "attn.W_K": (h, d, k), "attn.W_V": (h, d, k), "attn.W_O": (h, k, d),
@@ -170,11 +205,6 @@ def check_shapes(tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Non
             "ln2.b": (d,)}
     for i in range(sizes["n_layers"]):
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in part.items()}
-        for pair in (("attn.W_V", "attn.W_O"), ("attn.W_Q", "attn.W_K"), ("mlp.W_in", "mlp.W_out")):
-            there = [name for name in pair if f"blocks.{i}.{name}" in tensors]
-            if len(there) == 1:
-                raise InputError(f"tensor blocks.{i}.{there[0]} comes without its partner of {' and '.join(pair)}; "
-                                 "give both, or neither")
     positions = len(tensors["pos_embed.W_pos"]) if "pos_embed.W_pos" in tensors else sizes["n_ctx"]
     shapes |= {"embed.W_E": (sizes["d_vocab"], d), "unembed.W_U": (d, out), "unembed.b_U": (out,),
                "ln_final.w": (d,), "ln_final.b": (d,), "pos_embed.W_pos": (positions, d),

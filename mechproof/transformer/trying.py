@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -119,9 +119,11 @@ def by_processes(model: Model, wanted: Sequence[tuple[int, int]]) -> Iterator[tu
             # the spans go by a pipe: there may be more than a command line holds
             process = subprocess.Popen([sys.executable, "-m", f"{__package__}.worker", str(path)], text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            Thread(target=listen, args=(process, " ".join(mine), queue), daemon=True).start()
+            listener = Thread(target=listen, args=(process, " ".join(mine), queue), daemon=True)
+            listener.start()
+            # the last first: who leaves early leaves nobody at work
+            for end in (listener.join, process.wait, process.kill):
+                stack.callback(end)
         for _ in wanted:
             line = queue.get()
             if line is None:
@@ -132,10 +134,12 @@ def by_processes(model: Model, wanted: Sequence[tuple[int, int]]) -> Iterator[tu
 
 def listen(process: subprocess.Popen, spans: str, queue: Queue) -> None:
     """Hand a process its spans, and what it says to the queue; None if it fails."""
-    process.stdin.write(spans)
-    process.stdin.close()
-    for line in process.stdout:
-        queue.put(line)
+    with process.stdin, process.stdout:
+        with suppress(BrokenPipeError):
+            process.stdin.write(spans)
+            process.stdin.close()
+        for line in process.stdout:
+            queue.put(line)
     if process.wait():
         queue.put(None)
 

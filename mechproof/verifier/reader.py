@@ -120,8 +120,7 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     # copies: what the caller does meanwhile is another network
     tensors = {name: np.array(x) for name, x in tensors.items()}
     if kind == "transformer":
-        # what does nothing: biases that are zero, and those of keys, which no softmax sees
-        tensors = {name: x for name, x in tensors.items() if name != "b_K" and (name[:2] != "b_" or np.any(x))}
+        tensors = speaking(tensors)
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
     for name, letters in shapes.items():
@@ -135,18 +134,10 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     for name, x in tensors.items():
         require(name in shapes or name in IGNORED or not np.any(x),
                 f"model tensor {name} is no part of this network and not zero")
-    if metadata.get("tokens") == "reversed" and metadata.get("task") == "min":
-        # a network of max already: its tokens count from the top
-        metadata = metadata | {"task": "max"}
-    for key, meant in OTHERWISE[kind].items():
-        require(str(metadata.get(key, meant[0])).lower() in meant,
-                f"model metadata says {key} {metadata.get(key)!r}, which is another network")
     if kind == "transformer":
         # as circuits.py widens it
         sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
-    if kind == "transformer" and "attn_scale" in metadata:
-        require(scale(metadata["attn_scale"], sizes["h"]), "model metadata says attn_scale "
-                                                           f"{metadata['attn_scale']!r}, not sqrt({sizes['h']})")
+    alike(kind, metadata, sizes)
     if kind == "stripped":
         text = metadata.get("n_ctx")
         require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5,
@@ -163,6 +154,25 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         require((1 if name == "width" else 2) <= x <= MOST[name],
                 f"model has {name} {x}; at most {MOST[name]} can be checked")
     return Model({name: tensors[name] for name in shapes}, sizes, kind)
+
+
+def speaking(tensors: Arrays) -> Arrays:
+    """Without what does nothing: biases that are zero, and those of keys, which no softmax sees."""
+    require(bool(np.isfinite(tensors.get("b_K", np.zeros(1))).all()), "model tensor b_K holds NaN or infinity")
+    return {name: x for name, x in tensors.items() if name != "b_K" and (name[:2] != "b_" or np.any(x))}
+
+
+def alike(kind: str, metadata: dict[str, Any], sizes: dict[str, int]) -> None:
+    """Refuse metadata that say another network than the tensors alone."""
+    if metadata.get("tokens") == "reversed" and metadata.get("task") == "min":
+        # a network of max already: its tokens count from the top
+        metadata = metadata | {"task": "max"}
+    for key, meant in OTHERWISE[kind].items():
+        require(str(metadata.get(key, meant[0])).lower() in meant,
+                f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+    if kind == "transformer" and "attn_scale" in metadata:
+        require(scale(metadata["attn_scale"], sizes["h"]), "model metadata says attn_scale "
+                                                           f"{metadata['attn_scale']!r}, not sqrt({sizes['h']})")
 
 
 def safetensors(data: bytes) -> tuple[Arrays, dict[str, Any]]:

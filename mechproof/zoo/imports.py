@@ -76,7 +76,8 @@ PLAIN = {"parallel_attn_mlp": ("false",), "positional_embedding_type": ("standar
          "attn_scores_soft_cap": ("-1.0", "-1", "none"), "output_logits_soft_cap": ("-1.0", "-1", "none"),
          "n_key_value_heads": ("none",), "use_qk_norm": ("false",), "final_rms": ("false",), "num_experts": ("none",),
          "use_normalization_before_and_after": ("false",), "load_in_4bit": ("false",)}
-READ = ("normalization_type", "act_fn", "attention_dir", "eps", "attn_scale", "n_heads", "use_attn_scale")
+READ = ("normalization_type", "act_fn", "attention_dir", "eps", "attn_scale", "n_heads", "n_layers", "attn_only",
+        "use_attn_scale")
 
 
 def named(layer: str, matrix: str, part: str) -> str:
@@ -148,9 +149,9 @@ def configured(config: Any) -> dict[str, str]:
             if key in (*PLAIN, *READ) and isinstance(value, (str, int, float, bool, type(None)))}
     if said.get("use_attn_scale", "").lower() == "false":
         said["attn_scale"] = "1.0"
-    said.pop("use_attn_scale", None)
-    if "normalization_type" in said:
-        said["normalization_type"] = said["normalization_type"].lower()
+    elif said.get("attn_scale") == "-1.0":
+        # as TransformerLens writes that it was not set
+        del said["attn_scale"]
     speaking = ("normalization_type", *PLAIN)
     return {key: value for key, value in said.items() if value.lower() != "none" or key in speaking}
 
@@ -163,7 +164,9 @@ def canonical(found: Found) -> Found:
     notes = found.notes + ([f"turned from the layout {layout}"] if layout != "xW" else [])
     tensors = dict(heads_first(names, layout, found.said))
     n_heads = next((len(x) for name, x in tensors.items() if name.endswith("attn.W_V")), None)
-    said = {key: value for key, value in found.said.items() if key not in ("layout", *PLAIN)}
+    said = {key: value for key, value in found.said.items() if key not in ("layout", "use_attn_scale", *PLAIN)}
+    if str(found.said.get("use_attn_scale", "")).lower() == "false":
+        said["attn_scale"] = "1.0"
     if n_heads is not None:
         said["n_heads"] = str(n_heads)
     return Found(tensors, said, notes)
@@ -222,6 +225,12 @@ def refused(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
         if str(said.get(key, values[0])).lower() not in values:
             raise InputError(f"the network has {key} {said[key]!r}, which is not read here ({' or '.join(values)} is); "
                              "its tensors alone would be another network")
+    there = 1 + max((int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")), default=-1)
+    if str(said.get("n_layers", there)) != str(there):
+        raise InputError(f"the network has n_layers {said['n_layers']!r}, and the file tensors of {there}; "
+                         "give it whole")
+    if str(said.get("attn_only", "")).lower() == "true" and any(".mlp." in name for name in tensors):
+        raise InputError("the network has attn_only 'true', and the file an MLP; say which, or leave it out")
 
 
 def layout_of(tensors: Mapping[str, Tensor], linear: bool, wanted: str) -> str:
@@ -247,15 +256,16 @@ def layout_of(tensors: Mapping[str, Tensor], linear: bool, wanted: str) -> str:
 def misfit(tensors: Mapping[str, Tensor], layout: str) -> str | None:
     """The first tensor whose shape does not fit the others in a layout, with what was expected; None if all do."""
     sizes: dict[str, int] = {}
-    order = lambda name: (name.rpartition(".")[2] not in ("W_pos", "W_E"), tensors[name].dim() != 3, name)
-    for name in sorted(tensors, key=order):
+    order = ("W_E", "W_pos", "W_QKV", "W_Q", "W_K", "W_V", "W_O", "W_in", "W_out", "W_U")
+    place = lambda name: order.index(part) if (part := name.rpartition(".")[2]) in order else len(order)
+    for name in sorted(tensors, key=place):
         shape, part = tuple(tensors[name].shape), name.rpartition(".")[2]
         options = (LETTERS[layout] | BIASES)[part]
         fits = [letters for letters in options if len(letters) == len(shape)
                 and all(sizes.get(letter, n) == n for letter, n in zip(letters, shape))]
         if not fits:
-            expected = " or ".join(str([sizes.get(letter, letter) for letter in letters]) for letters in options)
-            return f"{name} has shape {list(shape)}; expected {expected or 'none'}"
+            expected = (", ".join(str(sizes.get(letter, letter)) for letter in letters) for letters in options)
+            return f"{name} has shape {list(shape)}; expected {' or '.join(f'[{x}]' for x in expected) or 'none'}"
         sizes |= dict(zip(fits[0], shape))
         if {"h", "k"} <= set(sizes):
             sizes.setdefault("j", sizes["h"] * sizes["k"])

@@ -83,7 +83,8 @@ def is_norm(key: str) -> bool:
 def usual_scale(said: Mapping[str, Any], d_head: int) -> bool:
     """Whether scores are divided by sqrt(d_head)."""
     try:
-        return "attn_scale" not in said or abs(float(said["attn_scale"]) ** 2 / d_head - 1) < 1e-12
+        scale = float(said.get("attn_scale", d_head**0.5))
+        return scale > 0 and abs(scale**2 / d_head - 1) < 1e-12
     except (TypeError, ValueError):
         return False
 

@@ -29,7 +29,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..proof.family import Family, InputError, Model, shown
+from ..proof.family import Family, InputError, Model, plain, shown
+from ..proof.names import SAID
 from ..proof.state import own_state
 from . import imports, networks
 
@@ -164,9 +165,15 @@ def _understood(name: str, found: imports.Found, said: Mapping[str, Any]) -> Mod
         if str(said[key]).lower() != str(found.said[key]).lower():
             raise InputError(f"model {name!r} has {key} {found.said[key]!r}, and {said[key]!r} is said; "
                              "its tensors alone would be another network")
+    for key, x in found.tensors.items():
+        if key.endswith("b_K") and plain(x) and not x.isfinite().all():
+            raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
     both = found.said | said
     if answers is None and "layout" not in said and _as_they_stand(found.tensors, both):
         return networks.of_task(_as_assumed(model_from_tensors(name, found.tensors, found.said), said), both)
+    if strange := set(said) - set(SAID):
+        raise InputError(f"{', '.join(sorted(strange))} says nothing of a network; what does: {', '.join(SAID)}, "
+                         "answers")
     read = imports.canonical(imports.Found(found.tensors, both, found.notes))
     if answers is not None:
         read.tensors["answers"] = networks.table(answers)
@@ -178,7 +185,8 @@ def _as_they_stand(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bo
     """Whether a family takes these tensors under their own names, and nothing said is of another kind."""
     if str(said.get("n_heads", "1")) != "1" and "W_Q" in tensors:
         return False
-    if str(said.get("normalization_type", "none")).lower() != "none" or set(said) & {"inputs", "d_input", "eps"}:
+    elsewhere = {"inputs", "d_input", "eps", "attn_scale", "attention", "attention_dir"}
+    if str(said.get("normalization_type", "none")).lower() != "none" or elsewhere & set(said):
         return False
     return bool(_fitting(tensors, said))
 
