@@ -47,8 +47,10 @@ def model_of(args):
     import mechproof as mp
     said = {key: getattr(args, key) for key in SAID}
     model = mp.load(args.model, **{key: value for key, value in said.items() if value is not None})
-    if "read_as" in model.metadata:
-        print(f"{model.name}: {model.metadata['read_as']}", file=sys.stderr)
+    if os.path.isfile(os.path.expanduser(args.model)):
+        from . import zoo
+        notes = filter(None, [repr(model), model.metadata.get("read_as"), zoo.sampled(model)])
+        print("; ".join(notes), file=sys.stderr)
     return model
 
 

@@ -50,6 +50,7 @@ class Survey:
     def __init__(self, model: Model):
         self.model = model
         self.presets = {s.id: s for s in mp.strategies(model) if s.family in PAPER}
+        self.accuracy = zoo.accuracy(model)
         self.bound = lru_cache(maxsize=None)(self._bound)
 
     def _bound(self, id: str, rank: int | None = None) -> Bound:
@@ -66,12 +67,12 @@ class Survey:
 
     @property
     def truth_label(self) -> str:
-        return "exact" if "correct" in self.model.metadata["accuracy"] else "sampled"
+        return "exact" if "correct" in self.accuracy else "sampled"
 
     @property
     def truth(self) -> float:
         """Exact accuracy, or the sampled one where inputs are too many."""
-        found = self.model.metadata["accuracy"]
+        found = self.accuracy
         return found["correct"] / found["total"] if "correct" in found else found["right"] / found["sampled"]
 
 

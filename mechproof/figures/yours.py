@@ -18,7 +18,7 @@ from ..proof.family import InputError
 
 # predicted operations up to which a strategy is tried
 CHEAP = 10**8
-COMMAND = "python -m mechproof prove FILE.safetensors --strategy all"
+COMMAND = "python -m mechproof prove FILE --strategy all"
 
 
 class Yours(TwoFaces):
@@ -30,7 +30,7 @@ class Yours(TwoFaces):
     def bounds(self, name: str, **said: str) -> list[tuple[str, Bound]]:
         """What is proved of the model and by what (label, bound), the strongest first.
         Errors: InputError, as `load` and `prove`."""
-        model = zoo.load(name.strip(), **said)
+        model = zoo.load(name.strip().strip("'\""), **said)
         listed = {s.id: s for s in proving.strategies(model)}
         ids = [id for id in self.chosen if id in listed] or [id for id, s in listed.items() if s.cost <= CHEAP]
         return sorted(((listed[id].label, proving.prove(model, id)) for id in ids),

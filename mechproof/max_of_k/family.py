@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
+
 from ..proof import names
-from ..proof.family import ABSENT, BUFFERS, Family, Parameter, Strategy, named
+from ..proof.family import ABSENT, BUFFERS, Family, Model, Parameter, Strategy, named
 from . import brute_force, cubic, direct, edits, exact, gap_search, model, monte_carlo, scores, tiers
 from . import separable as proofs
 from .paths import Paths, paths_of
@@ -153,12 +155,19 @@ def stripped_strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     return [*exact_counts(sizes["d_vocab"], sizes["n_ctx"]), *(of(sizes) for of in settings)]
 
 
+def sampled(network: Model, n: int) -> int:
+    """Right ones of n random sequences, by the plain forward pass."""
+    generator, shape = torch.Generator().manual_seed(0), (n, network.sizes["n_ctx"])
+    tokens = torch.randint(network.sizes["d_vocab"], shape, generator=generator)
+    return int((model.last_logits(network.tensors, tokens).argmax(1) == tokens.amax(1)).sum())
+
+
 FAMILIES = (
     Family(name="max_of_k", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, sizes=model.sizes,
            # no softmax sees the keys' biases
            ignored=(*BUFFERS, "b_K"), optional=model.BIASES, silent=model.BIASES,
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS,
-           numbers=numbers, assumed=ASSUMED, asked=("normalization_type", "n_heads")),
+           numbers=numbers, assumed=ASSUMED, asked=("normalization_type", "n_heads"), sampled=sampled),
     Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN,
            ignored=BUFFERS, sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"},
            collections={}, numbers=numbers, described=("n_ctx",)),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
+
 from ..proof import names
 from ..proof.family import ABSENT, BUFFERS, Advice, Family, Model, Parameter, Parameters, Spec, Strategy
 from . import brute_force, model, moments, proof, search, wheel
@@ -97,8 +99,16 @@ def numbers(sizes: Mapping[str, int]) -> int:
     return sizes["p"] * (256 * sizes["p"] + 64 * sizes["d_mlp"])
 
 
+def sampled(network: Model, n: int) -> int:
+    """Right ones of n random pairs, by the plain forward pass."""
+    p = network.sizes["p"]
+    tokens = torch.randint(p, (n, 2), generator=torch.Generator().manual_seed(0))
+    return int((model.logits(network.tensors, tokens).argmax(1) == tokens.sum(1) % p).sum())
+
+
 FAMILIES = (
     Family(name="pizza", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS, sizes=model.sizes,
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES,
-           edits={"polished": polished}, numbers=numbers, assumed=ASSUMED, asked=("normalization_type",)),
+           edits={"polished": polished}, numbers=numbers, assumed=ASSUMED, asked=("normalization_type",),
+           sampled=sampled),
 )

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .names import STRATEGIES
 from .state import InputError, own_state
 
 Advice = dict[str, Tensor]
@@ -220,6 +221,8 @@ class Family:
     # of these, what a file must say, since its tensors might be those of another kind
     asked: Sequence[str] = ()
     edits: Mapping[str, Callable[[Model], tuple[dict[str, Tensor], dict[str, str]]]] = field(default_factory=dict)
+    # right ones of so many random inputs, run as anybody would: no proof, but it tells whether a file was understood
+    sampled: Callable[[Model, int], int] | None = None
 
     @property
     def answers(self) -> dict[str, str]:
@@ -248,6 +251,9 @@ def parse_id(text: str, strategies: Sequence[Strategy], rank: int | None = None)
     by_id = {s.id: s for s in strategies}
     if name not in by_id:
         near = get_close_matches(name, by_id, n=3, cutoff=0.3)
+        if name in STRATEGIES:
+            raise InputError(f"strategy {name!r} is for another kind of network; this one has: "
+                             f"{', '.join(list(by_id)[:4])}{', ...' if len(by_id) > 4 else ''}")
         raise InputError(f"strategy {name!r} is not known; nearest: {', '.join(near) or 'see `strategies`'}")
     strategy, pairs = by_id[name], [pair for pair in rest.split(",") if pair]
     values = {key: p.default for key, p in strategy.parameters.items()}

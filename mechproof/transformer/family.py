@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from ..proof import names
-from ..proof.family import BUFFERS, Family, Strategy
+from ..proof.family import BUFFERS, Family, Model, Strategy
 from . import settings, trying
+from .forward import Network
 
 ASSUMED = {key: " or ".join(value.lower() for value in values) for key, values in settings.CHOICES.items()}
 
@@ -29,8 +32,16 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
         unexplained_dimensions=lambda parameters: None)]
 
 
+def sampled(network: Model, n: int) -> int:
+    """Right ones of n random inputs, by the same forward pass."""
+    run, g = Network(network), torch.Generator().manual_seed(0)
+    free = torch.randint(run.settings.d_input, (n, len(run.settings.free)), generator=g)
+    answer = settings.answers(run.settings, network.tensors.get("answers"), free)
+    return int((run.logits(trying.whole_inputs(run.settings, free)).mid.argmax(1) == answer).sum())
+
+
 FAMILIES = (
     Family(name="transformer", tensors=settings.TENSORS, optional=settings.OPTIONAL, foreign={}, ignored=BUFFERS,
            sizes=settings.sizes, strategies=strategies, train=None, recipe={}, collections={},
-           numbers=lambda sizes: 64 * trying.BLOCK, means=settings.means, assumed=ASSUMED),
+           numbers=lambda sizes: 64 * trying.BLOCK, means=settings.means, assumed=ASSUMED, sampled=sampled),
 )

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from ..proof.family import Family, InputError, Model
 from ..proof.names import SAID
+from ..proof.proving import COST_LIMIT, prove, strategies
+from ..proof.state import own_state
 from .imports import Found
 
 ANY = "transformer"
 ATTENTION = ("W_Q", "W_K", "W_V", "W_O")
+SAMPLE = 10_000
 REVERSED = "reversed"                               # tokens of a network of min: t stands for v - 1 - t
 
 
@@ -58,6 +61,33 @@ def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
 
 def read_as(notes: list[str]) -> dict[str, str]:
     return {"read_as": "; ".join(notes)} if notes else {}
+
+
+def sampled(model: Model, n: int = 1000) -> str:
+    """How many of n random inputs come out right when they are simply run: no proof, but it tells an owner whether
+    the file was understood."""
+    if model.family.sampled is None:
+        return ""
+    return f"run on {n} random inputs it is right on {right_of(model, n)} (a sample, no proof)"
+
+
+def accuracy(model: Model) -> dict[str, int]:
+    """How many inputs are right: as it ships, or counted where that is cheap, or of a sample; as the lists of models
+    say it."""
+    if "accuracy" in model.metadata:
+        return model.metadata["accuracy"]
+    listed = {s.id: s.cost for s in strategies(model)}
+    for id in ("exact", "brute_force"):
+        if listed.get(id, COST_LIMIT + 1) <= COST_LIMIT:
+            bound = prove(model, id)
+            return {"correct": bound.correct, "total": bound.total}
+    return {"sampled": SAMPLE, "right": right_of(model, SAMPLE)}
+
+
+@own_state()
+def right_of(model: Model, n: int) -> int:
+    """Right ones of n random inputs, simply run."""
+    return model.family.sampled(model, n) if model.family.sampled else 0
 
 
 def told(model: Model) -> dict[str, str]:
