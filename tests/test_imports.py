@@ -155,7 +155,8 @@ def test_case_13_with_a_layer_norm():
 @pytest.mark.parametrize("name, said", [("attn0", {"attention": "ones"}), ("attn1", {})])
 def test_case_16_the_pizza_authors_own(name, said):
     """Two positions, no sign, W x; rate 0 adds both positions up, rate 1 attends."""
-    model = mp.load(FILES / "public" / f"pizza_p59_{name}.safetensors", normalization_type="none", act_fn="relu", task="sum", **said)
+    model = mp.load(FILES / "public" / f"pizza_p59_{name}.safetensors", normalization_type="none", act_fn="relu", task="sum", inputs="? ?",
+                    **said)
     assert model.sizes["n_ctx"] == 2 and mp.prove(model, "brute_force").correct == 3481
 
 
@@ -169,6 +170,32 @@ def test_case_19_heads_side_by_side():
     assert one.family.name == "max_of_k" and not torch.allclose(logits_of(one), LOGITS["two-heads"].double(), atol=1e-2)
     with pytest.raises(mp.InputError, match="^model does not say n_heads, [^\n]* say it: n_heads=1, normalization_type='none'[^\n]*$"):
         mp.load(joined)
+
+
+def test_case_6_addition_with_a_closing_sign():
+    """d_vocab and outputs p + 1, W x, four heads that attend: pairs are counted, once it is said that the last token is the sign."""
+    g, p = torch.Generator().manual_seed(0), 7
+    draw = lambda *shape: torch.randn(shape, generator=g) / 2
+    w = {"embed.W_E": draw(8, p + 1), "pos_embed.W_pos": draw(3, 8), "unembed.W_U": draw(8, p + 1), "blocks.0.attn.W_O": draw(8, 8)}
+    w |= {f"blocks.0.attn.W_{side}": draw(4, 2, 8) for side in "QKV"} | {"blocks.0.mlp.W_in": draw(16, 8), "blocks.0.mlp.W_out": draw(8, 16)}
+    said = {"normalization_type": "none", "task": "sum", "act_fn": "relu"}
+    with pytest.raises(mp.InputError, match="^model does not say inputs, [^\n]*$"):
+        mp.load(w, **said)
+    model = mp.load(w, inputs=f"? ? {p}", **said)
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
+    bound = mp.prove(model, "brute_force")
+    assert bound.total == p * p and logits_of(model).shape == (p * p, p + 1) and bound.correct == right(logits_of(model), pairs.sum(1) % p)
+
+
+def test_case_28_tokens_that_frame_the_input():
+    """A first and a last token that are always the same; the free ones stand between them."""
+    g, v = torch.Generator().manual_seed(1), 4
+    draw = lambda *shape: torch.randn(shape, generator=g)
+    w = {"W_E": draw(v + 2, 6), "W_pos": draw(5, 6), "W_U": draw(6, v), "W_O": draw(2, 3, 6)} | {f"W_{side}": draw(2, 6, 3) for side in "QKV"}
+    model = mp.load(w, normalization_type="none", task="max", inputs=f"{v} ? ? ? {v + 1}")
+    bound = mp.prove(model, "brute_force")
+    free = torch.cartesian_prod(*[torch.arange(v)] * 3)
+    assert bound.total == v**3 and bound.correct == right(logits_of(model), free.amax(1))
 
 
 def test_min_is_max_of_tokens_counted_from_the_top():

@@ -32,14 +32,17 @@ class Yours(TwoFaces):
         Errors: InputError, as `load` and `prove`."""
         model = zoo.load(name.strip().strip("'\""), **said)
         listed = {s.id: s for s in proving.strategies(model)}
-        ids = [id for id in self.chosen if id in listed] or [id for id, s in listed.items() if s.cost <= CHEAP]
+        cheap = [id for id, s in listed.items() if s.cost <= CHEAP] or [
+            id for id, s in listed.items() if s.cost <= proving.COST_LIMIT][:1]
+        ids = [id for id in self.chosen if id in listed] or cheap
         return sorted(((listed[id].label, proving.prove(model, id)) for id in ids),
                       key=lambda found: (-found[1].correct, found[1].flops))
 
     def text(self, name: str, **said: str) -> str:
         """A line a bound, or the one line that says what is wrong with the file."""
         try:
-            return "\n".join(f"{label:42} {bound}" for label, bound in self.bounds(name, **said))
+            lines = [f"{label:42} {bound}" for label, bound in self.bounds(name, **said)]
+            return "\n".join(lines) or "every proof that there is would take long here; on the command line it can"
         except InputError as error:
             return str(error)
 

@@ -106,7 +106,8 @@ def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not plain(tensor):
             raise InputError(f"tensor {key} is a {type(tensor).__name__}; expected a dense tensor")
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise InputError(f"tensor {key} is {tensor.dtype}; expected float32")
+            raise InputError(f"tensor {key} is {tensor.dtype}; expected float32 (round it yourself, x.float(): what is "
+                             "then proved is about the rounded network)")
     own = {key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for key, tensor in tensors.items()}
     for key, tensor in own.items():
         if not tensor.isfinite().all():

@@ -102,8 +102,10 @@ def template(text: str, d_vocab: int) -> tuple[int | None, ...]:
 def asked(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> list[str]:
     """What has to be said, and is not."""
     d_vocab, d_out = tensors["embed.W_E"].shape[0], tensors["unembed.W_U"].shape[-1]
+    # whether a sum ends with an = sign no tensor says
+    form = "pos_embed.W_pos" not in tensors or d_vocab != d_out or str(metadata.get("task", "")).lower() == "sum"
     wanted = {"normalization_type": True, "task": True, "act_fn": any("mlp.W_in" in name for name in tensors),
-              "attention_dir": layers(tensors) > 1, "inputs": "pos_embed.W_pos" not in tensors or d_vocab != d_out}
+              "attention_dir": layers(tensors) > 1, "inputs": form}
     return [key for key, needed in wanted.items() if needed and key not in metadata]
 
 
@@ -111,7 +113,7 @@ def read(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Settings
     """The settings.  Errors: InputError, in one line, for what is not said and for what cannot be."""
     sizes = {"d_vocab": tensors["embed.W_E"].shape[0], "d_out": tensors["unembed.W_U"].shape[-1]}
     if open_ := asked(tensors, metadata):
-        words = {key: "|".join(CHOICES[key]) if key in CHOICES else "tokens, ? for a free one" for key in open_}
+        words = {key: "|".join(CHOICES[key]) if key in CHOICES else "? ? 113 for two and a sign" for key in open_}
         raise InputError(f"model does not say {', '.join(open_)}, and its tensors leave it open; say it: "
                          + ", ".join(f"{key}={word!r}" for key, word in words.items()))
     learned = any("attn.W_Q" in name for name in tensors)
