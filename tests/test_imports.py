@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -228,7 +229,19 @@ def test_convert_writes_what_every_command_takes(tmp_path, capsys):
     torch.save(checkpoint("mlp-gelu"), tmp_path / "mlp.pt")
     assert main(["convert", str(tmp_path / "mlp.pt"), "--task", "max", "-o", str(any_)]) == 0
     assert mp.load(any_).sha256 == mp.load(checkpoint("mlp-gelu"), task="max").sha256
+    capsys.readouterr()
     assert main(["prove", str(any_), "--strategy", "brute_force"]) == 0
+    assert re.search(r"transformer, .*run on 1000 random inputs it is right on \d+ .a sample, no proof.", capsys.readouterr().err)
+
+
+def test_a_sample_tells_whether_a_file_was_understood():
+    """Of a network read in its own layout nearly all random inputs are right, and of one that is turned hardly any."""
+    w = dict(mp.load("max-of-4/0").tensors)
+    turned = w | {f"W_{side}": w[f"W_{side}"].T.contiguous() for side in "QKVO"}
+    counts = [int(re.search(r"right on (\d+)", zoo.sampled(mp.load(x, **PLAIN)))[1]) for x in (w, turned)]
+    assert counts[0] > 990 and counts[1] < 200
+    assert zoo.accuracy(mp.load(w, **PLAIN)) == {key: mp.load("max-of-4/0").metadata["accuracy"][key] for key in ("correct", "total")}
+    assert "exact" in [s.id for s in mp.strategies(mp.load("max-of-20/0"))] and zoo.accuracy(mp.load("max-of-20/0"))["sampled"] == 10**6
 
 
 def test_a_converted_network_of_min_verifies(tmp_path):

@@ -101,7 +101,7 @@ class Model:
 def kind_of(tensors: Arrays) -> str:
     """The kind of network that has these names; of several, the first that has them in these dimensions."""
     kinds = [kind for kind, shapes in SHAPES.items() if set(shapes) <= set(tensors)]
-    require(bool(kinds), "model has the tensors of no known network")
+    require(bool(kinds), "model has the tensors of no network that is read here; `mechproof convert` may write one")
     fits = lambda kind: all(tensors[name].ndim == len(letters) for name, letters in SHAPES[kind].items())
     return next(filter(fits, kinds), kinds[0])
 
