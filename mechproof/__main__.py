@@ -50,7 +50,7 @@ def model_of(args):
     if os.path.isfile(os.path.expanduser(args.model)):
         from . import zoo
         notes = filter(None, [repr(model), model.metadata.get("read_as"), zoo.sampled(model)])
-        print("; ".join(notes), file=sys.stderr)
+        args.notes = "; ".join(notes)
     return model
 
 
@@ -215,7 +215,10 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")            # a terminal without a middle dot gets a question mark
     try:
         args = parser().parse_args(argv)
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        if hasattr(args, "notes"):                          # how a file was read, beside what was asked
+            print(args.notes, file=sys.stderr)
+        return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -111,7 +111,7 @@ def test_a4_a_file_loaded_while_small_numbers_are_flushed(tmp_path):
     save_file(weights, tmp_path / "m.safetensors", SAYS)
     with flushing():
         model = mp.load(tmp_path / "m.safetensors")
-    assert (model["b_U"] != 0).sum() == 1 and mp.prove(model, "brute_force").correct == len(right_sequences(model)) == 1
+    assert (model["b_U"] != 0).sum() == 1 and mp.prove(model, "brute_force").correct == len(right_sequences(model)) == 3
 
 
 class Liar(torch.Tensor):
@@ -186,7 +186,7 @@ def test_a5_a_model_is_checked_however_it_is_made():
     assert copy.deepcopy(own).sha256 == own.sha256
     own["W_U"].data = own["W_U"].double()                                # nor is a bound about what it was when it was made
     for act in (lambda: mp.prove(own, "cubic"), lambda: certificate(own, "exact")):
-        with pytest.raises(mp.InputError, match="^tensor W_U is torch.float64; expected float32$"):
+        with pytest.raises(mp.InputError, match="^tensor W_U is torch.float64; expected float32 [^\n]*$"):
             act()
     own["W_U"].data = own["W_U"].float().fill_(torch.nan)
     with pytest.raises(mp.InputError, match="^tensor W_U holds NaN or infinity"):

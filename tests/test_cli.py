@@ -99,7 +99,7 @@ BAD = [
      "tensor extra is not a tensor of a network that is read here; a bound without it would be about another network"),
     (("prove", "{missing}", "--strategy", "cubic"),
      "tensors unembed.W_U are lacking; the file has embed.W_E, blocks.0.attn.W_K"),
-    (("prove", "{short}", "--strategy", "cubic"), "expected at least two positions and two tokens"),
+    (("prove", "{short}", "--strategy", "cubic"), "model does not say task, and its tensors leave it open"),
     (("prove", "{text}", "--strategy", "cubic"), "is not safetensors"),
     (("prove", "{absent}", "--strategy", "cubic"), "does not exist; give a path or a name that `models` lists"),
     (("prove", "max-of-4/0"), "the following arguments are required: --strategy"),

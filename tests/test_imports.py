@@ -376,3 +376,71 @@ def test_transformerlens_itself():
     with torch.no_grad():
         expected = module(torch.cartesian_prod(*[torch.arange(6)] * 3))[:, -1]
     assert torch.allclose(logits_of(model).float(), expected, atol=1e-5)
+
+
+def settings_of_others() -> dict[str, tuple]:
+    """Files of which a part, or a word, makes them another network than the tensors alone: (tensors, metadata, what the line says)."""
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=g)
+    one = {"W_E": draw(6, 4), "W_pos": draw(2, 4), "W_U": draw(4, 6)} | {f"W_{side}": draw(4, 4) for side in "QKVO"}
+    pizza = {"W_E": draw(6, 4), "W_pos": draw(3, 4), "W_V": draw(1, 4, 3), "W_O": draw(1, 3, 4), "W_in": draw(4, 7), "W_out": draw(7, 4),
+             "W_U": draw(4, 5)}
+    stem = {"embed.W_E": draw(5, 4), "pos_embed.W_pos": draw(3, 4), "unembed.W_U": draw(4, 5)}
+    layer = lambda i: {f"blocks.{i}.attn.W_{side}": draw(2, 2, 4) if side == "O" else draw(2, 4, 2) for side in "QKVO"}
+    mlp = {"blocks.0.mlp.W_in": draw(4, 7), "blocks.0.mlp.W_out": draw(7, 4)}
+    plain, max_ = {"normalization_type": "none"}, {"normalization_type": "none", "n_heads": "1", "task": "max"}
+    of_max, of_ln = plain | {"task": "max"}, {"normalization_type": "LN", "task": "max", "act_fn": "relu"}
+    cases = {f"max of K with {key}": (one, max_ | {key: "true"}, f"has {key} 'true'") for key in ("use_qk_norm", "gated_mlp", "post_embedding_ln")}
+    cases |= {f"pizza with {key}": (pizza, plain | {key: value}, line) for key, value, line in (
+        ("task", "max", "does not say act_fn, inputs"), ("d_input", "3", "does not say task, act_fn, inputs"),
+        ("attention", "ones", "does not say task, act_fn, inputs"), ("n_heads", "7", "n_heads '7' is said, and the tensors have 1"),
+        ("layout", "Wx", "layout 'Wx' does not fit"), ("parallel_attn_mlp", "true", "has parallel_attn_mlp 'true'"))}
+    return cases | {
+        "a mask": (one | {"mask": torch.eye(2)}, max_, "tensor mask hides other positions"),
+        "a gate that is zero": (stem | layer(0) | {"blocks.0.rezero": torch.zeros(1)}, of_max, "tensor blocks.0.rezero is not a tensor"),
+        "one more key": (stem | layer(0) | {"blocks.0.attn.bias_k": torch.zeros(1, 1, 4)}, of_max, "bias_k is not a tensor of"),
+        "a layer lacking": (stem | layer(1), of_max | {"attention_dir": "causal"}, "tensor blocks.0.attn.W_V is lacking"),
+        "an MLP lacking": (stem | layer(0), of_max | {"attn_only": "False"}, "attn_only 'false', and the file no MLP"),
+        "a norm lacking": (stem | layer(0) | {"ln_final.w": draw(4)}, of_ln, "tensor blocks.0.ln1.w is lacking"),
+        "a norm of no layer": (stem | mlp | {"blocks.0.ln1.w": draw(4), "blocks.0.ln2.w": draw(4), "ln_final.w": draw(4)}, of_ln,
+                               "tensor blocks.0.ln1.w is a weight of a normalization that this network does not have"),
+        "heads against the tensors": (stem | layer(0), of_max | {"n_heads": "1"}, "n_heads '1' is said, and the tensors have 2 heads"),
+        "all square": ({key: draw(3, 4) if key == "W_pos" else draw(4, 4) for key in one}, max_, "fit the layouts xW and Wx and linear"),
+        "reversed already": (one, max_ | {"task": "min", "tokens": "reversed", "attention": "mean"}, "was converted: its tokens count from the top"),
+    }
+
+
+@pytest.mark.parametrize("kind", settings_of_others())
+def test_no_word_and_no_tensor_is_left_out_in_silence(kind, tmp_path):
+    """Each of these loaded once, as a network that it is not."""
+    tensors, said, line = settings_of_others()[kind]
+    save_file(tensors, tmp_path / "m.safetensors", said)
+    with pytest.raises(mp.InputError, match=f"^[^\n]*{line}[^\n]*$"):
+        mp.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("said", [{"attention": "mean"}, {"inputs": "? 5"}, {"d_input": "4"}, {"layout": "Wx"}, {"use_qk_norm": "true"},
+                                  {"n_heads": "2"}, {"task": "min"}, {"task": "min", "tokens": "reversed", "attention": "ones"}])
+def test_the_verifier_reads_what_a_file_says(said, tmp_path):
+    tensors, usual, _ = settings_of_others()["a mask"]
+    tensors = {key: x for key, x in tensors.items() if key != "mask"}
+    save_file(tensors, tmp_path / "m.safetensors", usual)
+    certify(mp.load(tmp_path / "m.safetensors"), "exact", tmp_path / "c.json")
+    assert verifier.verify(tmp_path / "c.json", tmp_path / "m.safetensors").code == 0
+    save_file(tensors, tmp_path / "m.safetensors", usual | said)
+    assert verifier.verify(tmp_path / "c.json", tmp_path / "m.safetensors").code == 2
+    save_file(tensors | {"mask": torch.eye(2).flip(0)}, tmp_path / "m.safetensors", usual)
+    assert verifier.verify(tmp_path / "c.json", tmp_path / "m.safetensors").code == 2
+
+
+def test_attention_that_adds_up_is_no_mean():
+    """Constant attention is the pizza's only if it averages; nothing of it is assumed."""
+    g, p = torch.Generator().manual_seed(0), 5
+    draw = lambda *shape: torch.randn(shape, generator=g)
+    w = {"embed.W_E": draw(p + 1, 4), "pos_embed.W_pos": draw(3, 4), "unembed.W_U": draw(4, p), "blocks.0.attn.W_V": draw(1, 4, 3),
+         "blocks.0.attn.W_O": draw(1, 3, 4), "blocks.0.mlp.W_in": draw(4, 7), "blocks.0.mlp.W_out": draw(7, 4)}
+    said = {"normalization_type": "none", "task": "sum", "inputs": f"? ? {p}", "act_fn": "relu"}
+    found = {kind: mp.load(w, attention=kind, **said) for kind in ("mean", "ones")}
+    assert [model.family.name for model in found.values()] == ["pizza", "transformer"]
+    three = mp.load(w, attention="mean", d_input=3, **said)
+    assert three.family.name == "transformer" and mp.prove(three, "brute_force").total == 9

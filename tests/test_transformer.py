@@ -39,7 +39,7 @@ def small_network(seed: int) -> mp.Model:
         w |= {f"{at}.{part}": noise(*shape) for part, shape in shapes.items() if part[0] == "W" or pick(0, 1)}
         if m:
             w |= {f"blocks.{i}.mlp.W_in": noise(d, m), f"blocks.{i}.mlp.W_out": noise(m, d), f"blocks.{i}.mlp.b_in": noise(m)}
-    for place in ([f"blocks.{i}.ln{j}" for i in range(layers) for j in (1, 2)] + ["ln_final"]) if norm in ("LN", "RMS") else []:
+    for place in ([f"blocks.{i}.ln{j}" for i in range(layers) for j in (1, 2)[: 1 + bool(m)]] + ["ln_final"]) if norm in ("LN", "RMS") else []:
         w |= {f"{place}.w": 1 + 0.1 * noise(d).clamp(-9, 9), f"{place}.b": noise(d).clamp(-9, 9)}
     if kind == "ties":                                     # all coordinates alike, and two outputs that add them up in two ways
         writing = ("W_E", "W_pos", "W_O", "W_out", "b_O", ".b")

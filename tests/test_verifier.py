@@ -216,7 +216,7 @@ def test_command_line_without_torch(tmp_path):
 
 
 @pytest.mark.parametrize("name, poison, code", [("W_E", float("nan"), 2), ("W_U", float("inf"), 2), ("b_Q", 1.0, 2), ("b_Q", 0.0, 0),
-                                                ("mask", 7.0, 0)])
+                                                ("mask", 7.0, 2), ("IGNORE", 7.0, 0)])
 def test_weights_that_are_not_this_network(tmp_path, name, poison, code):
     model = small_model(0)
     content, _ = certificate(model, "cubic")

@@ -30,7 +30,7 @@ ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_
            "attn_scale": "sqrt(d_head)", "use_attn_scale": "true", "use_local_attn": "false",
            "attn_scores_soft_cap": "-1.0 or -1 or none", "final_rms": "false",
            "output_logits_soft_cap": "-1.0 or -1 or none", "positional_embedding_type": "standard",
-           "task": "max or min"}
+           "task": "max or min", "attention": "learned", "layout": "xw"}
 FOREIGN = dict.fromkeys(("W_in", "W_out", "b_E", "b_in", "b_out", "ln1", "ln2", "ln_final"), ABSENT)
 
 

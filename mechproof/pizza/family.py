@@ -23,7 +23,8 @@ COLLECTIONS = {
     "pizza-59-wd1": {"p": 59, "weight_decay": 1.0}, "pizza-59-wd05": {"p": 59, "weight_decay": 0.5},
 }
 ASSUMED = {"normalization_type": "none", "n_layers": "1", "act_fn": "relu", "positional_embedding_type": "standard",
-           "attn_only": "false", "output_logits_soft_cap": "-1.0 or -1 or none", "final_rms": "false"}
+           "attn_only": "false", "output_logits_soft_cap": "-1.0 or -1 or none", "final_rms": "false",
+           "task": "sum", "attention": "mean", "layout": "xw"}
 CONSTANT = "what would make attention depend on the tokens"
 FOREIGN = (dict.fromkeys(("W_Q", "W_K", "b_Q", "b_K"), CONSTANT)
            | dict.fromkeys(("b_E", "b_V", "b_O", "b_U", "ln1", "ln2", "ln_final"), ABSENT))

@@ -92,7 +92,8 @@ def shown(name: str) -> str:
 
 def plain(x: Any) -> bool:
     """Whether this is a dense tensor and nothing that only behaves like one."""
-    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_nested
+    dense = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_nested
+    return dense and x.device.type != "meta"
 
 
 def owned(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

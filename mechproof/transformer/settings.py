@@ -176,6 +176,7 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     heads = next((tensors[name].shape for name in tensors if name.endswith("attn.W_V")), (0, d, 0))
     mlp = next((tensors[name].shape[-1] for name in tensors if name.endswith("mlp.W_in")), 0)
     found = read(tensors, metadata)
+    check_norms(tensors, found.normalization_type)
     result = {"n_ctx": len(found.inputs), "d_vocab": d_vocab, "d_model": d, "n_layers": n_layers, "n_heads": heads[0],
               "d_head": heads[2], "d_mlp": mlp, "d_out": tensors["unembed.W_U"].shape[1], "n_free": len(found.free),
               "d_input": found.d_input}
@@ -184,10 +185,26 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     return result
 
 
+def check_norms(tensors: Mapping[str, Tensor], kind: str) -> None:
+    """Errors: InputError for weights of a normalization that is not there, and for one without its weights."""
+    pairs = (("ln1", "attn.W_V"), ("ln2", "mlp.W_in"))
+    used = [f"blocks.{i}.{ln}" for i in range(layers(tensors)) for ln, part in pairs if f"blocks.{i}.{part}" in tensors]
+    wanted = {f"{name}.w" for name in [*used, "ln_final"]} if kind in ("LN", "RMS") else set()
+    there = {name for name in tensors if ".ln" in name or name.startswith("ln_")}
+    for name in sorted(wanted - there):
+        raise InputError(f"tensor {name} is lacking; normalization_type {kind!r} has it (LNPre and RMSPre have none)")
+    for name in sorted(there - wanted - {name[:-1] + "b" for name in wanted}):
+        raise InputError(f"tensor {name} is a weight of a normalization that this network does not have "
+                         f"(normalization_type {kind!r}); say which it has")
+
+
 def check_pairs(tensors: Mapping[str, Tensor]) -> None:
-    """Errors: InputError for half of a pair, and for a bias without its matrix."""
+    """Errors: InputError for half of a pair, a bias without its matrix, and a layer that lacks what others have."""
+    every = {name.split(".", 2)[2] for name in tensors if name.startswith("blocks.")} & {"attn.W_V", "mlp.W_in"}
     for i in range(layers(tensors)):
         there = {name for name in OF_A_LAYER if f"blocks.{i}.{name}" in tensors}
+        for name in sorted(every - there):
+            raise InputError(f"tensor blocks.{i}.{name} is lacking, and other layers have it; give the network whole")
         for pair in (("attn.W_V", "attn.W_O"), ("attn.W_Q", "attn.W_K"), ("mlp.W_in", "mlp.W_out")):
             if len(there & set(pair)) == 1:
                 raise InputError(f"tensor blocks.{i}.{(there & set(pair)).pop()} comes without its partner of "

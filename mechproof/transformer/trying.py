@@ -99,8 +99,9 @@ def kept(path: Path, total: int) -> dict[tuple[int, int], Count]:
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
             start, stop, *numbers = json.loads(line)
-            if (start, stop) in known and len(numbers) == 3 and all(type(n) is int and n >= 0 for n in numbers):
-                found[start, stop] = Count(*numbers)
+            count, whole = Count(*numbers), all(type(n) is int and n >= 0 for n in numbers)
+            if (start, stop) in known and whole and max(count.right, count.doubtful) <= stop - start:
+                found[start, stop] = count
         except (ValueError, TypeError):
             continue
     return found

@@ -28,11 +28,16 @@ SHAPES = {
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
 }
 SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
-        "final_rms": ("false",), "output_logits_soft_cap": ("-1.0", "-1", "none")}
+        "final_rms": ("false",), "output_logits_soft_cap": ("-1.0", "-1", "none"), "layout": ("xw",)} | dict.fromkeys(
+            ("use_qk_norm", "post_embedding_ln", "use_normalization_before_and_after", "gated_mlp", "parallel_attn_mlp",
+             "load_in_4bit", "scale_attn_by_inverse_layer_idx"), ("false",)) | dict.fromkeys(
+                 ("num_experts", "n_key_value_heads"), ("none",))
 OTHERWISE = {                                           # metadata that say another network than these tensors alone
-    "transformer": SAYS | {"n_heads": ("1",), "task": ("max",), "attn_only": ("true",), "use_attn_scale": ("true",),
+    "transformer": SAYS | {"n_heads": ("1",), "task": ("max",), "attention": ("learned",), "attn_only": ("true",),
+                           "use_attn_scale": ("true",),
                            "use_local_attn": ("false",), "attn_scores_soft_cap": ("-1.0", "-1", "none")},
-    "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",)}, "stripped": {}}
+    "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",), "task": ("sum",), "attention": ("mean",)},
+    "stripped": {}}
 OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}, "transformer": {"b_Q": "h", "b_V": "h", "b_O": "d", "b_U": "v"}}
 Arrays = dict[str, np.ndarray]
 
@@ -132,8 +137,10 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         sizes |= dict(zip(letters, x.shape))
         require(bool(np.isfinite(x).all()), f"model tensor {name} holds NaN or infinity")
     for name, x in tensors.items():
-        require(name in shapes or name in IGNORED or not np.any(x),
+        require(name in shapes or name in IGNORED or (name[:2] in ("b_", "W_") and not np.any(x)),
                 f"model tensor {name} is no part of this network and not zero")
+        # one layer, read at the last position
+        require(name != "mask" or (x.ndim == 2 and bool(np.all(x[-1:] != 0))), "model tensor mask hides positions")
     if kind == "transformer":
         # as circuits.py widens it
         sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
@@ -170,6 +177,12 @@ def alike(kind: str, metadata: dict[str, Any], sizes: dict[str, int]) -> None:
     for key, meant in OTHERWISE[kind].items():
         require(str(metadata.get(key, meant[0])).lower() in meant,
                 f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+    if kind != "stripped":
+        free = ["?"] * sizes["n"] if kind == "transformer" else ["?", "?", str(sizes["v"])]
+        require(str(metadata.get("inputs", " ".join(free))).replace(",", " ").split() == free
+                and str(metadata.get("d_input", sizes["v"])) == str(sizes["v"])
+                and str(metadata.get("n_heads", sizes.get("a", 1))) == str(sizes.get("a", 1)),
+                "model metadata say inputs, d_input or n_heads of another network")
     if kind == "transformer" and "attn_scale" in metadata:
         require(scale(metadata["attn_scale"], sizes["h"]), "model metadata says attn_scale "
                                                            f"{metadata['attn_scale']!r}, not sqrt({sizes['h']})")

@@ -115,7 +115,7 @@ def of_torch_file(path: Path) -> Found:
     except pickle.UnpicklingError:
         raise InputError(f"model file {str(path)!r} holds more than tensors (a pickled module, or code), which is not "
                          f"read; {SAVE}") from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:                              # whatever a reader of broken pickles raises
         raise InputError(f"model file {str(path)!r} is no file of torch.save "
                          f"({str(error).splitlines()[0] if str(error) else 'empty'}); {SAVE}") from None
     if not isinstance(content, Mapping):
@@ -123,7 +123,7 @@ def of_torch_file(path: Path) -> Found:
     return unpacked(content, f"model file {str(path)!r}")
 
 
-def unpacked(content: Mapping, where: str) -> Found:
+def unpacked(content: Mapping, where: str, depth: int = 4) -> Found:
     """The state_dict inside a checkpoint, and its configuration."""
     if any(isinstance(value, Tensor) for value in content.values()):
         strange = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
@@ -132,8 +132,8 @@ def unpacked(content: Mapping, where: str) -> Found:
         return Found(dict(content))
     config = next((content[key] for key in ("cfg", "config", "hyper_parameters") if key in content), None)
     for key in NESTED:
-        if isinstance(content.get(key), Mapping):
-            found = unpacked(content[key], f"{where}[{key!r}]")
+        if isinstance(content.get(key), Mapping) and depth:
+            found = unpacked(content[key], f"{where}[{key!r}]", depth - 1)
             return Found(found.tensors, configured(config) | found.said, [f"read from {key!r}"])
     raise InputError(f"{where} holds no tensors, nor one of {', '.join(NESTED)}; {SAVE}")
 
@@ -168,6 +168,8 @@ def canonical(found: Found) -> Found:
     if str(found.said.get("use_attn_scale", "")).lower() == "false":
         said["attn_scale"] = "1.0"
     if n_heads is not None:
+        if str(said.get("n_heads", n_heads)) != str(n_heads):
+            raise InputError(f"n_heads {said['n_heads']!r} is said, and the tensors have {n_heads} heads; leave it out")
         said["n_heads"] = str(n_heads)
     return Found(tensors, said, notes)
 
@@ -189,7 +191,7 @@ def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
             raise InputError(f"tensor {shown(name)} is {kind} or quantised; expected a dense tensor of float32")
         rule = next(((m, make, style) for pattern, make, style in RULES if (m := re.fullmatch(pattern, name))), None)
         if rule is None:
-            if not BUFFER.fullmatch(name) and bool((tensor != 0).any()):
+            if not BUFFER.fullmatch(name):
                 raise InputError(unknown(name, tensors))
             continue
         match, make, style = rule
@@ -221,16 +223,45 @@ def refused(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
         there = ", ".join(map(shown, list(tensors)[:4])) or "nothing that is known"
         raise InputError(f"tensors {', '.join(lacking)} are lacking; the file has {there}, and every network that is "
                          "read here has these two")
-    for key, values in PLAIN.items():
-        if str(said.get(key, values[0])).lower() not in values:
-            raise InputError(f"the network has {key} {said[key]!r}, which is not read here ({' or '.join(values)} is); "
-                             "its tensors alone would be another network")
     there = 1 + max((int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")), default=-1)
     if str(said.get("n_layers", there)) != str(there):
         raise InputError(f"the network has n_layers {said['n_layers']!r}, and the file tensors of {there}; "
                          "give it whole")
-    if str(said.get("attn_only", "")).lower() == "true" and any(".mlp." in name for name in tensors):
-        raise InputError("the network has attn_only 'true', and the file an MLP; say which, or leave it out")
+    attn_only, mlp = str(said.get("attn_only", "")).lower(), any(".mlp." in name for name in tensors)
+    if attn_only == ("true" if mlp else "false"):
+        raise InputError(f"the network has attn_only {attn_only!r}, and the file {'an' if mlp else 'no'} MLP; "
+                         "give it whole, or leave it out")
+
+
+def check_kind(said: Mapping[str, Any]) -> None:
+    """Errors: InputError for a configuration of another kind of network."""
+    for key, values in PLAIN.items():
+        if str(said.get(key, values[0])).lower() not in values:
+            raise InputError(f"model has {key} {said[key]!r}, which is not read here ({' or '.join(values)} is); "
+                             "its tensors alone would be another network")
+
+
+def check_silent(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
+    """Errors: InputError for what would be left out and is not without effect: a mask of another attention than is
+    said, and what is not finite."""
+    both_ways = str(said.get("attention_dir", "")).lower() == "bidirectional"
+    alone = not any(re.search(r"\.[1-9][0-9]*\.", key) for key in tensors)                   # one layer
+    for key, x in tensors.items():
+        if not plain(x):
+            continue
+        if key.endswith("mask"):
+            seen = x != 0
+            causal = seen.dim() == 2 and torch.equal(seen, torch.ones_like(seen).tril())
+            # of one layer the last position alone is read
+            if not (causal or (seen.dim() == 2 and bool((seen[-1:] if alone else seen & both_ways).all()))):
+                raise InputError(f"tensor {shown(key)} hides other positions than attention_dir says; expected a lower "
+                                 "triangle (causal), or ones and attention_dir='bidirectional'")
+        if key.endswith("b_K") and not x.isfinite().all():
+            raise InputError(f"tensor {shown(key)} holds NaN or infinity; expected finite numbers")
+
+
+def is_square(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 2 and x.shape[0] == x.shape[1]
 
 
 def layout_of(tensors: Mapping[str, Tensor], linear: bool, wanted: str) -> str:

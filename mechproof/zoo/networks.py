@@ -50,6 +50,9 @@ def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
         notes += ["assumed: task max"] if kind == "max_of_k" and "task" not in said else []
         whole = families[kind].answers | {key: str(value) for key, value in said.items()}
         return of_task(Model(name, families[kind], kinds[kind], whole | read_as(notes)), said)
+    if str(said.get("tokens", "")) == REVERSED:
+        raise InputError(f"model {name!r} was converted: its tokens count from the top, as proofs of max want them; "
+                         "what is said makes it another kind of network, so say it of the file that was converted")
     metadata = {key: str(value) for key, value in said.items()}
     norms, plain = [key for key in tensors if is_norm(key)], metadata["normalization_type"].lower() == "none"
     if norms and plain:
@@ -122,7 +125,7 @@ def usual_scale(said: Mapping[str, Any], d_head: int) -> bool:
 def plain_inputs(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:
     """One layer with positions and without normalization, every token free, and outputs for all of them."""
     places = tensors.get("pos_embed.W_pos")
-    return (str(said.get("normalization_type", "none")).lower() == "none" and places is not None
+    return (str(said.get("normalization_type", "none")).lower() == "none" and places is not None and len(places) > 1
             and not any(is_norm(key) or (key.startswith("blocks.") and key[7:9] != "0.") for key in tensors)
             and str(said.get("inputs", "? " * len(places))).replace(",", " ").split() == ["?"] * len(places))
 
@@ -135,7 +138,7 @@ def one_head(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str
     square = tensors["embed.W_E"].shape[0] == tensors["unembed.W_U"].shape[1] == int(
         said.get("d_input", tensors["embed.W_E"].shape[0]))
     task = str(said.get("task", "max")).lower()
-    if not square or task not in ("max", "min") or str(said.get("attention", "learned")) != "learned" or any(
+    if not square or task not in ("max", "min") or str(said.get("attention", "learned")).lower() != "learned" or any(
             len(tensors[name]) != 1 for name in names):
         return None
     if not usual_scale(said, tensors[names[0]].shape[2]):
@@ -152,13 +155,17 @@ def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -
     looks = [key for key in rest if not key.endswith(("W_Q", "W_K", "b_Q", "b_K"))]
     # scores that are all alike
     flat = any(f"blocks.0.attn.W_{side}" in rest and not tensors[f"blocks.0.attn.W_{side}"].any() for side in "QK")
-    constant = str(said.get("attention", "")) == "mean" or not rest or (flat and len(rest) == 2)
+    alike = not rest or (flat and len(rest) == 2)
+    kind = str(said.get("attention", "mean" if alike else "learned")).lower()
+    constant = kind == "mean" or (kind == "learned" and alike)
     if not needed <= set(tensors) or looks or not constant or len(tensors["pos_embed.W_pos"]) != 3:
         return None
     rows, outputs = tensors["embed.W_E"].shape[0], tensors["unembed.W_U"].shape[1]
-    ends = str(said.get("inputs", f"? ? {outputs}")).replace(",", " ").split() == ["?", "?", str(outputs)]
+    ends = str(said.get("inputs", "")).replace(",", " ").split() == ["?", "?", str(outputs)]
+    # nothing of it is assumed: what is not said is asked for, as of any transformer
     usual = (str(said.get("normalization_type", "none")).lower() == "none" and rows == outputs + 1 and ends
-             and str(said.get("task", "sum")) == "sum" and str(said.get("act_fn", "relu")).lower() == "relu")
+             and str(said.get("task", "")).lower() == "sum" and str(said.get("act_fn", "")).lower() == "relu"
+             and str(said.get("d_input", outputs)) == str(outputs))
     return {key.rpartition(".")[2]: tensors[key] for key in set(tensors) - rest} if usual else None
 
 

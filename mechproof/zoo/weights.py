@@ -165,10 +165,9 @@ def _understood(name: str, found: imports.Found, said: Mapping[str, Any]) -> Mod
         if str(said[key]).lower() != str(found.said[key]).lower():
             raise InputError(f"model {name!r} has {key} {found.said[key]!r}, and {said[key]!r} is said; "
                              "its tensors alone would be another network")
-    for key, x in found.tensors.items():
-        if key.endswith("b_K") and plain(x) and not x.isfinite().all():
-            raise InputError(f"tensor {key} holds NaN or infinity; expected finite numbers")
     both = found.said | said
+    imports.check_silent(found.tensors, both)
+    imports.check_kind(both)
     if answers is None and "layout" not in said and _as_they_stand(found.tensors, both):
         return networks.of_task(_as_assumed(model_from_tensors(name, found.tensors, found.said), said), both)
     if strange := set(said) - set(SAID):
@@ -183,12 +182,23 @@ def _understood(name: str, found: imports.Found, said: Mapping[str, Any]) -> Mod
 
 def _as_they_stand(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:
     """Whether a family takes these tensors under their own names, and nothing said is of another kind."""
-    if str(said.get("n_heads", "1")) != "1" and "W_Q" in tensors:
-        return False
-    elsewhere = {"inputs", "d_input", "eps", "attn_scale", "attention", "attention_dir"}
+    elsewhere = {"inputs", "d_input", "eps", "attn_scale", "attention_dir"}
     if str(said.get("normalization_type", "none")).lower() != "none" or elsewhere & set(said):
         return False
-    return bool(_fitting(tensors, said))
+    ours = {"recipe", "edit"} & set(said)                                # nobody else's layout
+    if not ours and all(name in tensors and imports.is_square(tensors[name]) for name in ("W_E", "W_U")):
+        return False
+    for family in _fitting(tensors, said)[:1]:
+        usual, sizes = family.assumed, family.sizes(_known(family, tensors), said)
+        heads = str(said.get("n_heads", sizes.get("n_heads", 1)))
+        return heads == str(sizes.get("n_heads", 1)) and all(
+            _means(str(said[key]), usual[key], sizes) for key in SAID if key in said and key in usual)
+    return False
+
+
+def _known(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that a family speaks of."""
+    return {key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}
 
 
 def _no_key_twice(path: Path) -> None:
@@ -242,15 +252,17 @@ def results(name: str) -> dict:
 
 def _others(family: Family, tensors: Mapping[str, Tensor]) -> list[str]:
     """The tensors that do something and are none of this family's."""
-    known = {*family.tensors, *family.optional, *family.ignored}
-    return [key for key, tensor in tensors.items() if key not in known and bool((tensor != 0).any())]
+    known, weights = {*family.tensors, *family.optional, *family.ignored}, ("b_", "W_")
+    # an unknown gate does something where it is zero; weights and biases do nothing
+    return [key for key, tensor in tensors.items() if key not in known
+            and not (key.startswith(weights) and plain(tensor) and not bool((tensor != 0).any()))]
 
 
 def _fitting(tensors: Mapping[str, Tensor], metadata: Mapping) -> list[Family]:
     """The families that take these tensors, sizes and all, with nothing left over that does something."""
     def fits(family: Family) -> bool:
         try:
-            family.sizes({key: tensors[key] for key in (*family.tensors, *family.optional) if key in tensors}, metadata)
+            family.sizes(_known(family, tensors), metadata)
         except (InputError, IndexError, ValueError):
             return False
         return True
