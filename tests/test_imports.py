@@ -341,15 +341,17 @@ def refused(tmp_path) -> dict[str, tuple]:
         "inputs that are none": (checkpoint("two-heads"), {"task": "max", "inputs": "? ? 10"}, "are no list of . and tokens below 10"),
         "too many inputs": (checkpoint("two-heads"), {"task": "max", "inputs": "? ? ? ?"}, "inputs have 4 tokens, and the network 3 positions"),
         "answers that are no outputs": (checkpoint("two-heads"), {"answers": torch.full((1000,), 10)}, "holds whole numbers from 0 to 9"),
+        "d_input that is none": (checkpoint("biases"), {"d_input": "x", "task": "max"}, "d_input 'x' is no number of tokens"),
         "too few answers": (checkpoint("two-heads"), {"answers": torch.zeros(999)}, "tensor answers has shape .999.; expected .1000."),
     }
 
 
-@pytest.mark.parametrize("kind", ["a pickled module", "a list", "text", "an empty file", "a folder", "no file", "a number", "sparse", "quantised",
-                                  "whole numbers", "float64", "NaN", "NaN in what is dropped", "rotary", "rotary by its configuration",
-                                  "a gated MLP", "a soft cap", "a recurrent network", "half of a network", "another vocabulary", "another width",
-                                  "four layers", "two layers given to Max-of-K", "a setting twice", "an unknown task", "an unknown setting",
-                                  "inputs that are none", "too many inputs", "answers that are no outputs", "too few answers"])
+@pytest.mark.parametrize("kind", [
+    "a pickled module", "a list", "text", "an empty file", "a folder", "no file", "a number", "sparse", "quantised",
+    "whole numbers", "float64", "NaN", "NaN in what is dropped", "rotary", "rotary by its configuration", "a gated MLP",
+    "a soft cap", "a recurrent network", "half of a network", "another vocabulary", "another width", "four layers",
+    "two layers given to Max-of-K", "a setting twice", "an unknown task", "an unknown setting", "inputs that are none",
+    "d_input that is none", "too many inputs", "answers that are no outputs", "too few answers"])
 def test_refusals_are_one_line(kind, tmp_path):
     given, said, line = refused(tmp_path)[kind]
     with pytest.raises(mp.InputError, match=f"^[^\n]*({line})[^\n]*$"):

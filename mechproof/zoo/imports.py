@@ -183,7 +183,8 @@ def stripped_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """Canonical names, and whether they were PyTorch's; buffers and what is zero and unknown are left out."""
+    """Canonical names, and whether they were PyTorch's; buffers are left out.  Errors: InputError for what is unknown,
+    zero or not: a gate that is zero does something."""
     out, styles = {}, set()
     for name, tensor in tensors.items():
         if not plain(tensor):

@@ -135,8 +135,8 @@ def one_head(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str
     names = [f"blocks.0.attn.{part}" for part in ATTENTION]
     if not plain_inputs(tensors, said) or any("mlp" in key for key in tensors) or not set(names) <= set(tensors):
         return None
-    square = tensors["embed.W_E"].shape[0] == tensors["unembed.W_U"].shape[1] == int(
-        said.get("d_input", tensors["embed.W_E"].shape[0]))
+    v = tensors["embed.W_E"].shape[0]
+    square = tensors["unembed.W_U"].shape[1] == v and str(said.get("d_input", v)) == str(v)
     task = str(said.get("task", "max")).lower()
     if not square or task not in ("max", "min") or str(said.get("attention", "learned")).lower() != "learned" or any(
             len(tensors[name]) != 1 for name in names):
