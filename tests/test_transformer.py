@@ -129,7 +129,7 @@ def test_planted_faults_are_found(fault, monkeypatch):
     monkeypatch.setattr(trying, "lead", forward.lead)
     with pytest.raises(AssertionError):
         for seed in range(300):
-            model, truth = small_network(seed), None
+            model = small_network(seed)
             truth = Truth(model)
             assert mp.prove(model, "brute_force").correct == sum(truth.right(tokens) for tokens in inputs(model))
 
@@ -210,6 +210,14 @@ def test_a_count_that_was_stopped_goes_on(by_spans, monkeypatch):
         file.write('[0, 4, 1')                                           # what a killed process leaves
     assert mp.prove(model, "brute_force").correct == expected and asked == [16, 11]
     assert list(by_spans.iterdir()) == []
+
+
+def test_where_no_journal_can_be_written_there_is_none(by_spans, monkeypatch):
+    model = long_network()
+    expected = mp.prove(model, "brute_force").correct
+    (by_spans / "file").touch()
+    monkeypatch.setenv("MECHPROOF_CACHE", str(by_spans / "file" / "folder"))
+    assert mp.prove(model, "brute_force").correct == expected
 
 
 def test_a_journal_of_another_network_is_not_read(by_spans):

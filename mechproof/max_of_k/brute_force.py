@@ -21,11 +21,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..proof import cost
+from ..proof.balls import PRECISIONS
 from ..proof.bound import Case
 from ..proof.family import InputError, Model, Proved, check_tokens
 from ..proof.rounding import Ball, U, _up
 from .paths import Paths, paths_of
-from .truth import PRECISIONS, Truth
+from .truth import Truth
 
 BLOCK = 32_768          # float64 numbers in a block: 256 kB, inside the second-level cache
 LIMIT = 2**33           # more sequences than this are not enumerated

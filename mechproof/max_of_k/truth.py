@@ -1,48 +1,31 @@
 """What the network really answers, for one sequence at a time, beyond any doubt of rounding.
 
-Problem: float64 cannot tell a tie from a margin of 1e-12.  Idea: evaluate the same tables in Arb balls
-(python-flint) of growing precision until the sign of every margin is certain.  "Right" means that the
-correct logit is strictly larger in real arithmetic on the float32 weights read exactly; what 2048 bits
-leave undecided is a tie for every purpose here, and a tie is wrong.
+Problem: float64 cannot tell a tie from a margin of 1e-12.  Idea: evaluate the same tables in balls of growing
+precision (`proof/balls.py`).  "Right" means that the correct logit is strictly larger in real arithmetic on the float32
+weights read exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from math import inf, isfinite, nextafter
+from functools import lru_cache, partial
 
 from flint import arb, arb_mat, ctx
-from torch import Tensor
 
+from ..proof.balls import PRECISIONS, all_positive, least_lo, matrix, twins
 from ..proof.family import Model
 from .model import biased, widened
-
-PRECISIONS = (128, 512, 2048)
-
-
-def _arb_mat(tensor: Tensor) -> arb_mat:
-    return arb_mat([[arb(x) for x in row] for row in tensor.double().tolist()])
 
 
 def matrices(model: Model) -> dict[str, arb_mat]:
     """The tensors as matrices, with a coordinate more where there are biases (model.py)."""
-    w = {name: _arb_mat(x if x.dim() == 2 else x[None]) for name, x in model.tensors.items()}
+    w = {name: matrix(x) for name, x in model.tensors.items()}
     if not biased(model.tensors):
         return w
     W_U = w["W_U"]
     constant = w.get("b_O", arb_mat(1, W_U.nrows())) * W_U + w.get("b_U", arb_mat(1, W_U.ncols()))
-    return {name: _arb_mat(x) for name, x in widened(model.tensors).items()} | {
+    return {name: matrix(x) for name, x in widened(model.tensors).items()} | {
         "W_U": arb_mat([*W_U.tolist(), *constant.tolist()])}
-
-
-def twins(model: Model, m: int) -> bool:
-    """Whether another output has the very same weights: always a tie."""
-    columns, bias = model.tensors.get("W_U"), model.tensors.get("b_U")
-    if columns is None:
-        return False
-    same = (columns == columns[:, m : m + 1]).all(0)
-    return int((same if bias is None else same & (bias == bias[m])).sum()) > 1
 
 
 class Truth:
@@ -70,7 +53,7 @@ class Truth:
 
     def _stripped_tables(self) -> tuple[arb_mat, ...]:
         names = ("QK_left", "QK_right", "OV_left", "OV_right")
-        left, right, votes, logits = (_arb_mat(self.model[name]) for name in names)
+        left, right, votes, logits = (matrix(self.model[name]) for name in names)
         v, n, EU = left.nrows(), self.model.sizes["n_ctx"], self.model["EU"].tolist()
         return left * right.transpose(), arb_mat(v, n), arb_mat([EU] * v), votes * logits, arb_mat(n, v)
 
@@ -94,25 +77,11 @@ class Truth:
     def right(self, tokens: Sequence[int]) -> bool:
         """True iff the correct logit is strictly the largest."""
         m = max(tokens)
-        if twins(self.model, m):
+        W_U = self.model.tensors.get("W_U")
+        if W_U is not None and twins(W_U, self.model.tensors.get("b_U"), m):
             return False
-        for precision in PRECISIONS:
-            margins = self.margins(tokens, precision)
-            if all(x > 0 for x in margins):
-                return True
-            if any(x <= 0 for x in margins):
-                return False
-        return False
+        return all_positive(partial(self.margins, tokens))
 
     def margin_lo(self, tokens: Sequence[int]) -> float:
         """A float at most the true margin (right logit minus the best wrong one)."""
-        for precision in PRECISIONS:
-            lowest = [float_lo(x) for x in self.margins(tokens, precision)]
-            if all(isfinite(x) for x in lowest):
-                break
-        return min(x if isfinite(x) else -inf for x in lowest)
-
-
-def float_lo(x: arb) -> float:
-    """A float at most a ball's lower end, which is rounded downwards at whatever precision and then once to a float."""
-    return nextafter(float(x.lower()), -inf)
+        return least_lo(partial(self.margins, tokens))

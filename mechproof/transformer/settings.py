@@ -175,8 +175,9 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     (d_vocab, d), n_layers = tensors["embed.W_E"].shape, layers(tensors)
     heads = next((tensors[name].shape for name in tensors if name.endswith("attn.W_V")), (0, d, 0))
     mlp = next((tensors[name].shape[-1] for name in tensors if name.endswith("mlp.W_in")), 0)
+    if "normalization_type" in metadata:
+        check_norms(tensors, one_of("normalization_type", str(metadata["normalization_type"])))
     found = read(tensors, metadata)
-    check_norms(tensors, found.normalization_type)
     result = {"n_ctx": len(found.inputs), "d_vocab": d_vocab, "d_model": d, "n_layers": n_layers, "n_heads": heads[0],
               "d_head": heads[2], "d_mlp": mlp, "d_out": tensors["unembed.W_U"].shape[1], "n_free": len(found.free),
               "d_input": found.d_input}

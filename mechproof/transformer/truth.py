@@ -1,25 +1,20 @@
 """The same network in balls of any precision, one input at a time: who is right where float64 cannot tell.
 
-Problem: near a tie no number of bits that is fixed beforehand is enough.  Idea: the forward pass in Arb balls
-(python-flint) of growing precision until every margin has a sign; what 2048 bits leave undecided is a tie for every
-purpose here, and a tie is wrong.
+Problem: what the radius leaves open has to be decided.  Idea: the forward pass once more, in balls of growing precision
+(`proof/balls.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from math import inf, nextafter
+from functools import lru_cache, partial
 
 import torch
 from flint import arb, arb_mat, ctx
-from torch import Tensor
 
+from ..proof.balls import all_positive, least_lo, matrix, twins
 from ..proof.family import Model
 from .settings import answers, read
-
-PRECISIONS = (128, 512, 2048)
-Rows = list[list[arb]]
 
 
 def gelu(x: arb, by_tanh: bool) -> arb:
@@ -33,11 +28,6 @@ ACTS: dict[str, Callable[[arb], arb]] = {"relu": lambda x: (x + abs(x)) / 2, "ge
                                          "gelu_new": lambda x: gelu(x, True)}
 
 
-def exact(tensor: Tensor) -> arb_mat:
-    """A matrix of float32 numbers."""
-    return arb_mat([[arb(x) for x in row] for row in tensor.double().reshape(-1, tensor.shape[-1]).tolist()])
-
-
 class Truth:
     """Decides single inputs of one model, by their free tokens."""
 
@@ -45,14 +35,14 @@ class Truth:
         self.model, self.sizes = model, model.sizes
         self.settings = read(model.tensors, model.metadata)
         # numbers of the file have no error, so that one reading serves every precision of 53 bits or more
-        self.mat = lru_cache(maxsize=None)(lambda name, head=None: exact(
+        self.mat = lru_cache(maxsize=None)(lambda name, head=None: matrix(
             model[name] if head is None else model[name][head]))
 
     def add(self, x: arb_mat, name: str, head: int | None = None) -> arb_mat:
         """x with a bias on every row, if there is one."""
         if name not in self.model.tensors:
             return x
-        bias = exact(self.model[name] if head is None else self.model[name][head])
+        bias = matrix(self.model[name] if head is None else self.model[name][head])
         return x + arb_mat([[bias[0, j] for j in range(x.ncols())]] * x.nrows())
 
     def norm(self, x: arb_mat, name: str) -> arb_mat:
@@ -96,9 +86,9 @@ class Truth:
 
     def logits(self, tokens: Sequence[int]) -> list[arb]:
         """Logits at the last position, in the precision that is set."""
-        x = exact(self.model["embed.W_E"][list(tokens)])
+        x = matrix(self.model["embed.W_E"][list(tokens)])
         if "pos_embed.W_pos" in self.model.tensors:
-            x = x + exact(self.model["pos_embed.W_pos"][: len(tokens)])
+            x = x + matrix(self.model["pos_embed.W_pos"][: len(tokens)])
         for i in range(self.sizes["n_layers"]):
             name = f"blocks.{i}"
             if f"{name}.attn.W_V" in self.model.tensors:
@@ -127,23 +117,10 @@ class Truth:
 
     def right(self, free: Sequence[int]) -> bool:
         """True iff the right logit is strictly the largest."""
-        if self.twins(self.answer(free)):
+        if twins(self.model["unembed.W_U"], self.model.tensors.get("unembed.b_U"), self.answer(free)):
             return False
-        for precision in PRECISIONS:
-            margins = self.margins(free, precision)
-            if all(x > 0 for x in margins):
-                return True
-            if any(x <= 0 for x in margins):
-                return False
-        return False
-
-    def twins(self, answer: int) -> bool:
-        """Whether another output has the same weights: always a tie."""
-        W_U, b_U = self.model["unembed.W_U"], self.model.tensors.get("unembed.b_U")
-        same = (W_U[:, answer : answer + 1] == W_U).all(0)
-        return int((same if b_U is None else same & (b_U == b_U[answer])).sum()) > 1
+        return all_positive(partial(self.margins, free))
 
     def margin_lo(self, free: Sequence[int]) -> float:
         """A float at most the true margin (right logit less the best other one)."""
-        with ctx.workprec(PRECISIONS[1]):
-            return min(nextafter(float(x.lower()), -inf) for x in self.margins(free, PRECISIONS[1]))
+        return least_lo(partial(self.margins, free))

@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Queue
 from threading import Thread
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import torch
 from jaxtyping import Int
@@ -27,11 +27,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..proof import cost
+from ..proof.balls import PRECISIONS
 from ..proof.bound import Case
 from ..proof.family import InputError, Model, Proved, check_tokens
 from .forward import Network, lead
 from .settings import Settings, answers, read
-from .truth import PRECISIONS, Truth
+from .truth import Truth
 
 LIMIT = 2**24           # more inputs than this are not tried
 SPAN = 2**14            # inputs in a span
@@ -93,6 +94,15 @@ def journal_of(model: Model) -> Path:
     return Path(home) / f"tried-{__version__}-{model.sha256[:32]}.jsonl"
 
 
+def opened(journal: Path) -> TextIO:
+    """The journal to write on; nowhere, if there is no place for one: the count then has to be made in one go."""
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        return journal.open("a")
+    except OSError:
+        return open(os.devnull, "a")
+
+
 def kept(path: Path, total: int) -> dict[tuple[int, int], Count]:
     """The spans that a journal has; lines that are no such thing, as the last of a killed process, are left out."""
     found, known = {}, set(spans(total))
@@ -152,15 +162,15 @@ def all_counts(model: Model, cost_of_all: int) -> list[Count]:
         return [tried(model, *span) for span in spans(total)]
     journal = journal_of(model)
     found = kept(journal, total)
-    with tqdm(total=total, initial=sum(stop - start for start, stop in found), disable=None, unit="input") as bar:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        with journal.open("a") as file:
-            for span, count in by_processes(model, [span for span in spans(total) if span not in found]):
-                found[span] = count
-                file.write(json.dumps([*span, *count]) + "\n")
-                file.flush()
-                bar.update(span[1] - span[0])
-    journal.unlink(missing_ok=True)
+    done = sum(stop - start for start, stop in found)
+    with tqdm(total=total, initial=done, disable=None, unit="input") as bar, opened(journal) as file:
+        for span, count in by_processes(model, [span for span in spans(total) if span not in found]):
+            found[span] = count
+            file.write(json.dumps([*span, *count]) + "\n")
+            file.flush()
+            bar.update(span[1] - span[0])
+    with suppress(OSError):
+        journal.unlink()
     return list(found.values())
 
 

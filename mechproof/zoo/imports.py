@@ -218,7 +218,7 @@ def unknown(name: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def refused(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
-    """Errors: InputError for what is lacking, and for a configuration of another kind of network."""
+    """Errors: InputError for what is lacking, and for more or less than is said."""
     lacking = [name for name in ("embed.W_E", "unembed.W_U") if name not in tensors]
     if lacking:
         there = ", ".join(map(shown, list(tensors)[:4])) or "nothing that is known"
@@ -259,6 +259,16 @@ def check_silent(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None
                                  "triangle (causal), or ones and attention_dir='bidirectional'")
         if key.endswith("b_K") and not x.isfinite().all():
             raise InputError(f"tensor {shown(key)} holds NaN or infinity; expected finite numbers")
+
+
+def means(value: str, expected: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a value of metadata is the one that is assumed; `sqrt(size)` is a number near that."""
+    if expected.startswith("sqrt"):
+        try:
+            return float(value) > 0 and abs(float(value) ** 2 / sizes[expected[5:-1]] - 1) < 1e-12
+        except ValueError:
+            return False
+    return value.lower() in expected.split(" or ")
 
 
 def is_square(x: Any) -> bool:

@@ -19,7 +19,7 @@ from ..proof.family import Family, InputError, Model
 from ..proof.names import SAID
 from ..proof.proving import COST_LIMIT, prove, strategies
 from ..proof.state import own_state
-from .imports import Found
+from .imports import Found, means
 
 ANY = "transformer"
 ATTENTION = ("W_Q", "W_K", "W_V", "W_O")
@@ -54,10 +54,7 @@ def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
         raise InputError(f"model {name!r} was converted: its tokens count from the top, as proofs of max want them; "
                          "what is said makes it another kind of network, so say it of the file that was converted")
     metadata = {key: str(value) for key, value in said.items()}
-    norms, plain = [key for key in tensors if is_norm(key)], metadata["normalization_type"].lower() == "none"
-    if norms and plain:
-        raise InputError(f"tensor {norms[0]} is a weight of a normalization, and normalization_type 'none' is "
-                         "said; say which: LN or RMS")
+    plain = metadata["normalization_type"].lower() == "none"
     notes += ["assumed: eps 1e-05"] if not plain and "eps" not in metadata else []
     return Model(name, families[ANY], tensors, metadata | read_as(notes))
 
@@ -113,15 +110,6 @@ def is_norm(key: str) -> bool:
     return ".ln" in key or key.startswith("ln_")
 
 
-def usual_scale(said: Mapping[str, Any], d_head: int) -> bool:
-    """Whether scores are divided by sqrt(d_head)."""
-    try:
-        scale = float(said.get("attn_scale", d_head**0.5))
-        return scale > 0 and abs(scale**2 / d_head - 1) < 1e-12
-    except (TypeError, ValueError):
-        return False
-
-
 def plain_inputs(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:
     """One layer with positions and without normalization, every token free, and outputs for all of them."""
     places = tensors.get("pos_embed.W_pos")
@@ -141,7 +129,8 @@ def one_head(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str
     if not square or task not in ("max", "min") or str(said.get("attention", "learned")).lower() != "learned" or any(
             len(tensors[name]) != 1 for name in names):
         return None
-    if not usual_scale(said, tensors[names[0]].shape[2]):
+    sizes = {"d_head": tensors[names[0]].shape[2]}
+    if "attn_scale" in said and not means(str(said["attn_scale"]), "sqrt(d_head)", sizes):
         return None
     kept = {key.rpartition(".")[2]: x for key, x in tensors.items() if not key.endswith("b_K")}
     return {key: x[0] if x.dim() == 3 or key in ("b_Q", "b_V") else x for key, x in kept.items()}

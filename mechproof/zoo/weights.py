@@ -192,7 +192,7 @@ def _as_they_stand(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bo
         usual, sizes = family.assumed, family.sizes(_known(family, tensors), said)
         heads = str(said.get("n_heads", sizes.get("n_heads", 1)))
         return heads == str(sizes.get("n_heads", 1)) and all(
-            _means(str(said[key]), usual[key], sizes) for key in SAID if key in said and key in usual)
+            imports.means(str(said[key]), usual[key], sizes) for key in SAID if key in said and key in usual)
     return False
 
 
@@ -223,7 +223,7 @@ def _as_assumed(model: Model, said: Mapping[str, Any]) -> Model:
                          f"{', '.join(family.assumed) or 'nothing'}")
     for key, expected in family.assumed.items():
         for value in [str(x) for x in (model.metadata.get(key), said.get(key)) if x is not None]:
-            if not _means(value, expected, model.sizes):
+            if not imports.means(value, expected, model.sizes):
                 raise InputError(f"model {model.name!r} has {key} {value!r}; proofs here are about {key} {expected}, "
                                  "and its tensors alone would be another network")
     open_ = [key for key in family.asked if key not in model.metadata and key not in said]
@@ -233,16 +233,6 @@ def _as_assumed(model: Model, said: Mapping[str, Any]) -> Model:
         raise InputError(f"model file {model.name!r} does not say {' and '.join(open_)}, and its tensors leave it "
                          f"open; if that is what it has: load(path, {python}), on the command line {flags}")
     return model
-
-
-def _means(value: str, expected: str, sizes: Mapping[str, int]) -> bool:
-    """Whether a value of metadata is the one that is assumed; `sqrt(size)` is a number near that."""
-    if expected.startswith("sqrt"):
-        try:
-            return float(value) > 0 and abs(float(value) ** 2 / sizes[expected[5:-1]] - 1) < 1e-12
-        except ValueError:
-            return False
-    return value.lower() in expected.split(" or ")
 
 
 def results(name: str) -> dict:
