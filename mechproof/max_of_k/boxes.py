@@ -44,6 +44,11 @@ class Cells:
     none: Bool[Tensor, "c b"]
     known: Bool[Tensor, " c"]
 
+    @property
+    def parts(self) -> tuple[Cells, ...]:
+        """Sums that are enough to certify a combination if each is positive (heads.py has several)."""
+        return (self,)
+
     @cached_property
     def slack(self) -> Tensor:
         """No sum of own and one f a position, in any order, is further than this from the real one;
@@ -56,25 +61,37 @@ class Cells:
         """Cells of which nothing is known."""
         return ~(self.known & (self.slack < torch.inf))
 
-    def settled(self) -> Bool[Tensor, " c"]:
-        """Cells that their worst combination certifies.  Complexity: O(c p b)."""
+    def least(self) -> Float[Tensor, " c"]:
+        """The sum of each cell's worst combination, off by at most twice the slack: there is up to own + 3 f in
+        between.  Complexity: O(c p b)."""
         low = self.f.mid.amin(2)
         least = self.own.mid + low.sum(1) * (self.positions // self.f.shape[1])
         with_maximum = least + (self.f.mid[:, :, 0] - low).amin(1)
-        # up to own + 3 f in between: twice the slack
-        sure = torch.where(self.need, with_maximum, least) > 2 * self.slack
-        return sure & self.known
+        return torch.where(self.need, with_maximum, least)
+
+    def settled(self) -> Bool[Tensor, " c"]:
+        """Cells that their worst combination certifies."""
+        return (self.least() > 2 * self.slack) & self.known
 
     def __getitem__(self, index: Tensor) -> Cells:
         return Cells(self.own[index], self.f[index], self.need[index], self.positions, self.none[index],
                      self.known[index])
 
-    def sums(self, choices: Int[Tensor, "c p"]) -> Float[Tensor, " c"]:
-        """own and one f a position, a combination a cell."""
-        c, n = choices.shape
+    def of(self, cell: Int[Tensor, " n"], choices: Int[Tensor, "n p"]) -> Float[Tensor, " n"]:
+        """own and one f a position, of these combinations."""
         with cost.addresses():
-            cell, p = torch.arange(c)[:, None], torch.arange(n).clamp_max(self.f.shape[1] - 1)
-        return self.own.mid + self.f.mid[cell, p, choices].sum(1)
+            p = torch.arange(choices.shape[1]).clamp_max(self.f.shape[1] - 1)
+        return self.own.mid[cell] + self.f.mid[cell[:, None], p, choices].sum(1)
+
+    def sums(self, choices: Int[Tensor, "c p"]) -> Float[Tensor, " c"]:
+        """The same of a combination a cell."""
+        with cost.addresses():
+            cell = torch.arange(len(choices))
+        return self.of(cell, choices)
+
+    def certain(self, choices: Int[Tensor, "c p"], part: float = 1.0) -> Bool[Tensor, " c"]:
+        """Whether a combination a cell is certified, with this part of the slack."""
+        return (self.sums(choices) > part * self.slack) & ~self.given_up
 
     def survivors(self) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, "n p"], Float[Tensor, " n"]]]:
         """Blocks of (cell, choices, sum) whose sum is not certainly positive.

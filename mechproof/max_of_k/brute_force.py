@@ -7,6 +7,7 @@ positions of a function of one token,
 
 A sequence with maximum m is right iff sum_p f_p(t_p)[i] > 0 for every i != m.  So tabulate f once for each
 (q, m), and for all sequences add K numbers and keep the smallest over i, in blocks that stay in the cache.
+Heads have a denominator each, so that with several such a sum is made for every head, and its quotient.
 Sequences whose maximum is exactly m are a cube (q = m), or shells: m first occurs at position j, smaller
 tokens before it, any up to m after it.
 """
@@ -25,6 +26,7 @@ from ..proof.balls import PRECISIONS
 from ..proof.bound import Case
 from ..proof.family import InputError, Model, Proved, check_tokens
 from ..proof.rounding import Ball, U, _up
+from .model import one_head_models
 from .paths import Paths, paths_of
 from .truth import Truth
 
@@ -64,8 +66,9 @@ def _two_axes(axes: list[Axis]) -> Iterator[tuple[Axis, Axis]]:
         yield from _two_axes([fixed.merge(second), *rest])
 
 
-def least_sums(axes: list[Axis]) -> Iterator[tuple[Tensor, Tensor, Axis, Axis]]:
-    """Blocks of min over i of the sums, [q, a, b], with the offset of the first query and both axes."""
+def blocks(axes: list[Axis], least: Callable) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor, Axis, Axis]]:
+    """Blocks of `least` (the smallest over i, and how far it may be off), [q, a, b], with the offset of the first query
+    and both axes."""
     for a, b in _two_axes(axes):
         n_q, n_a, n_b = a.values.shape[1], len(a.tokens), len(b.tokens)
         q_step = max(1, BLOCK // (n_a * n_b))
@@ -75,32 +78,54 @@ def least_sums(axes: list[Axis]) -> Iterator[tuple[Tensor, Tensor, Axis, Axis]]:
             for start in range(0, n_a, a_step):
                 chunk = Axis(a.values[:, q : q + q_step, start : start + a_step], a.tokens[start : start + a_step])
                 left = chunk.values[..., None].unbind(0)
-                best = left[0] + right[0]
-                sums = torch.empty_like(best)
-                for x, y in zip(left[1:], right[1:]):
-                    torch.add(x, y, out=sums)
-                    torch.minimum(best, sums, out=best)
-                yield best, q, chunk, b
+                yield least(left, right), q, chunk, b
+
+
+def functions(paths: Paths, m: int, direct: bool = True) -> tuple[Float[Ball, "q p k"], Float[Ball, "i q p k"], Ball]:
+    """Weights of every query at or below a maximum m, the functions f of one head (with the direct path, or without),
+    and the votes that they weigh."""
+    wrong = torch.tensor([i for i in range(paths.d_vocab) if i != m])
+    scores = paths.A[: m + 1, None, : m + 1] + paths.B[: m + 1, :, None]                        # [q, p, k]
+    shifted = scores - Ball(scores.mid.amax((1, 2), keepdim=True))                              # any shift will do
+    weights = shifted.exp()
+    gain = (paths.OV[:, None] + paths.PV)[: m + 1]                                              # [k, p, i]
+    votes = (gain[..., m : m + 1] - gain[..., wrong]).pick(lambda x: x.permute(2, 1, 0).contiguous()[:, None])
+    if direct:
+        EU = paths.EU[: m + 1]
+        lead = (EU[:, m : m + 1] - EU[:, wrong]).pick(lambda x: x.expand(m + 1, -1))            # [q, i]
+        votes = lead.pick(lambda x: x.T.contiguous())[:, :, None, None] + votes
+    return weights, weights.pick(lambda x: x[None]) * votes, votes
+
+
+def of_sum(x: Ball, n: int) -> Tensor:
+    """How far a sum of n entries may be off."""
+    return _up(n * x.rad + n**2 * U * x.mag)
 
 
 class Cells:
     """The functions f of every query at or below one maximum m, and the shells that partition its sequences."""
 
     def __init__(self, paths: Paths, m: int):
-        self.n_ctx, self.m = paths.n_ctx, m
-        wrong = torch.tensor([i for i in range(paths.d_vocab) if i != m])
-        scores = paths.A[: m + 1, None, : m + 1] + paths.B[: m + 1, :, None]                    # [q, p, k]
-        shifted = scores - Ball(scores.mid.amax((1, 2), keepdim=True))                          # any shift will do
-        weights = shifted.exp()
-        gain = (paths.OV[:, None] + paths.PV)[: m + 1]                                          # [k, p, i]
-        gain = gain[..., m : m + 1] - gain[..., wrong]
-        EU = paths.EU[: m + 1]
-        direct = (EU[:, m : m + 1] - EU[:, wrong]).pick(lambda x: x.expand(m + 1, -1))          # [q, i]
-        direct, gain = direct.pick(lambda x: x.T.contiguous()), gain.pick(lambda x: x.permute(2, 1, 0).contiguous())
-        f = weights.pick(lambda x: x[None]) * (direct[:, :, None, None] + gain[:, None])
-        self.f = f.mid                                                                          # [i, q, p, k]
-        self.own = f.mid[:, torch.arange(m + 1), -1, torch.arange(m + 1)]                       # [i, q], the last token
-        self.error = _up(self.n_ctx * f.rad + self.n_ctx**2 * U * f.mag)                        # of a sum over p
+        _, f, _ = functions(paths, m)
+        self.tabulate(paths.n_ctx, m, f.mid)
+        self.error = of_sum(f, self.n_ctx)
+
+    def tabulate(self, n_ctx: int, m: int, f: Float[Tensor, "i q p k"]) -> None:
+        self.n_ctx, self.m, self.f = n_ctx, m, f
+        self.own = f[:, torch.arange(m + 1), -1, torch.arange(m + 1)]                           # [i, q], the last token
+
+    def least(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The smallest sum, and how far it may be off."""
+        best = left[0] + right[0]
+        sums = torch.empty_like(best)
+        for x, y in zip(left[1:], right[1:]):
+            torch.add(x, y, out=sums)
+            torch.minimum(best, sums, out=best)
+        return best, self.error
+
+    def operations(self) -> int:
+        """A sequence's: an addition and a comparison a wrong token, and the last sums, twice compared."""
+        return 2 * len(self.f) + 3
 
     def axis(self, p: int, tokens: range, queries: slice) -> Axis:
         return Axis(self.f[:, queries, p, tokens.start : tokens.stop], torch.arange(tokens.start, tokens.stop)[:, None])
@@ -116,6 +141,57 @@ class Cells:
             yield queries, [own] + [self.axis(p, t, queries) for p, t in enumerate(tokens)]
 
 
+class HeadCells(Cells):
+    """The same of several heads: after the functions of each head (the first with the direct path) its weights, whose
+    sum they are divided by.
+
+    A quotient of sums that are off by e and z is off by at most (e + V z) / (Z - z), V the largest vote.
+    """
+
+    def __init__(self, heads: Sequence[Paths], m: int):
+        rows, n = [], heads[0].n_ctx
+        self.errors, self.largest = [], []
+        for h, paths in enumerate(heads):
+            weights, f, votes = functions(paths, m, direct=h == 0)
+            rows += [f.mid, weights.mid[None]]
+            largest, z = _up(1.01 * votes.mag + votes.rad), of_sum(weights, n)
+            self.errors.append((_up(2 * (of_sum(f, n) + largest * z)), z))
+            self.largest.append(largest)
+        self.tabulate(n, m, torch.cat(rows))
+
+    def least(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The smallest sum of quotients, and how far it may be off."""
+        heads = len(self.errors)
+        size = len(left) // heads
+        over = [1 / (left[h * size - 1] + right[h * size - 1]) for h in range(1, heads + 1)]
+        off = sum(e * x for (e, _), x in zip(self.errors, over)) + 8 * heads * U * sum(self.largest)
+        for (_, z), x in zip(self.errors, over):
+            off = off.masked_fill(~(z * x < 0.5), torch.inf)
+        best = torch.full_like(off, torch.inf)
+        total, term = torch.empty_like(best), torch.empty_like(best)
+        for i in range(size - 1):
+            torch.add(left[i], right[i], out=total).mul_(over[0])
+            for h in range(1, heads):
+                torch.add(left[h * size + i], right[h * size + i], out=term).mul_(over[h])
+                total.add_(term)
+            torch.minimum(best, total, out=best)
+        return best, _up(off)
+
+    def operations(self) -> int:
+        """A sequence's: three a head and wrong token, ten a head for the divisors, and comparisons."""
+        heads = len(self.errors)
+        return 3 * (len(self.f) - heads) + 10 * heads + 6
+
+
+def cells_of(model: Model) -> Callable[[int], Cells]:
+    """The cells of every maximum."""
+    if "n_heads" in model.sizes:
+        heads = [Paths(one) for one in one_head_models(model)]
+        return lambda m: HeadCells(heads, m)
+    paths = paths_of(model)
+    return lambda m: Cells(paths, m)
+
+
 def undecided_sequences(block: Float[Tensor, "q a b"], error: Tensor, q0: int, a: Axis, b: Axis) -> list[list[int]]:
     """The sequences of a block that float64 cannot decide (NaN included)."""
     at = (~((block > error) | (block < -error))).nonzero().tolist()
@@ -127,23 +203,23 @@ def count_right(model: Model) -> tuple[Int[Tensor, "q m"], int]:
 
     Errors: InputError when there are more than 2^33 sequences.  Complexity: O(v^(K+1)).
     """
-    paths, truth = paths_of(model), Truth(model)
-    n_ctx, d_vocab = paths.n_ctx, paths.d_vocab
+    tables, truth = cells_of(model), Truth(model)
+    n_ctx, d_vocab = model.sizes["n_ctx"], model.sizes["d_vocab"]
     if d_vocab**n_ctx > LIMIT:
         raise InputError(f"model {model.name!r} has {d_vocab}^{n_ctx} inputs, "
                          "more than brute force enumerates (2^33); try cubic")
     right, doubtful = torch.zeros(d_vocab, d_vocab, dtype=torch.long), 0
     for m in range(d_vocab):
-        cells = Cells(paths, m)
+        cells = tables(m)
         sequences = sum(q_n * _size(axes) for q_n, axes in ((s.stop - s.start, a) for s, a in cells.shells()))
-        with cost.charge(sequences * (2 * (d_vocab - 1) + 3), "sums of tables"):
+        with cost.charge(sequences * cells.operations(), "sums of tables"):
             for queries, axes in cells.shells():
-                for block, q, a, b in least_sums(axes):
-                    sure = (block > cells.error).sum((1, 2))
+                for (block, error), q, a, b in blocks(axes, cells.least):
+                    sure = (block > error).sum((1, 2))
                     q0 = queries.start + q
                     right[q0 : q0 + len(sure), m] += sure
-                    if int(sure.sum() + (block < -cells.error).sum()) < block.numel():
-                        unsure = undecided_sequences(block, cells.error, q0, a, b)
+                    if int(sure.sum() + (block < -error).sum()) < block.numel():
+                        unsure = undecided_sequences(block, error, q0, a, b)
                         doubtful += len(unsure)
                         for tokens in unsure:
                             right[tokens[-1], m] += truth.right(tokens)

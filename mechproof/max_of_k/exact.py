@@ -42,10 +42,27 @@ class Steps:
 
     proof: Separable
 
+    @classmethod
+    def of(cls, circuits: Circuits) -> Steps:
+        return cls(Separable(circuits.centred(), Groups(GROUPS), BUCKETS))
+
+    lay = property(lambda self: self.proof.lay)
+    n_ctx = property(lambda self: self.proof.circuits.n_ctx)
+
     def lead(self, table: Ball, row: Tensor, m: Tensor, x: Tensor) -> Ball:
         """table[row, m] - table[row, x]; one row may stand for all."""
         row = row if len(table.mid) > 1 else 0
         return table[row, m] - table[row, x]
+
+    def direct(self, x: Tensor, r: Tensor) -> Ball:
+        """By how much the direct path prefers the maximum of a pair to x."""
+        return self.lead(self.proof.circuits.EU.table, self.lay.t[r], self.lay.m[r], x)
+
+    def own(self, x: Tensor, r: Tensor) -> Ball:
+        """The query's term in a pair."""
+        c, t, m = self.proof.circuits, self.lay.t[r], self.lay.m[r]
+        votes = (self.direct(x, r) + self.lead(c.OV.table, t, m, x)) + (c.PV[-1, m] - c.PV[-1, x])
+        return self.proof.pairs.own(votes, r)
 
     def by_token(self, grouped: Stage) -> Stage:
         """Buckets of queries: what a group knows of the query, what a single wrong token knows of the keys."""
@@ -67,16 +84,7 @@ class Steps:
 
     def by_query(self, coarse: Stage) -> Stage:
         """Single queries and wrong tokens."""
-        proof, lay, c = self.proof, self.proof.lay, self.proof.circuits
-        single = proof.each()
-        direct = lambda x, r: self.lead(c.EU.table, lay.t[r], lay.m[r], x)
-
-        def own(x: Tensor, r: Tensor) -> Ball:
-            t, m = lay.t[r], lay.m[r]
-            votes = (direct(x, r) + self.lead(c.OV.table, t, m, x)) + (c.PV[-1, m] - c.PV[-1, x])
-            return proof.pairs.own(votes, r)
-
-        return replace(single, direct=direct, own=own, votes=coarse.votes)
+        return replace(self.proof.each(), direct=self.direct, own=self.own, votes=coarse.votes)
 
     def by_key(self, single: Stage) -> Stage:
         """Single queries, wrong tokens and keys: choice o is the token m - o, or m where there is none.
@@ -111,18 +119,17 @@ class Steps:
                 stage, book = finer()
 
 
-def count_right(model: Model, circuits: Circuits,
+def count_right(model: Model, steps: Steps,
                 decide: Callable[[list[int]], bool] | None = None) -> tuple[Int[Tensor, " pair"], int]:
     """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`,
     and how many rounding left to `decide`.
 
     Without `decide` they are decided in balls, from the model's weights: then the circuits must be the model's own.
     """
-    if circuits.d_vocab**circuits.n_ctx > ENUMERABLE:
-        raise InputError(f"model {model.name!r} has {circuits.d_vocab}^{circuits.n_ctx} inputs, more than `exact` "
+    lay, n = steps.lay, steps.n_ctx - 1
+    if lay.d_vocab ** (n + 1) > ENUMERABLE:
+        raise InputError(f"model {model.name!r} has {lay.d_vocab}^{n + 1} inputs, more than `exact` "
                          "tells apart (2^33); try separable")
-    proof = Separable(circuits.centred(), Groups(GROUPS), BUCKETS)
-    lay, n, steps = proof.lay, circuits.n_ctx - 1, Steps(proof)
     of = masses(lay, n, True)
     with cost.charge(4 * len(lay.m), "sequences of every pair"):
         wrong, all_ = torch.zeros_like(lay.m), torch.tensor(of.of)
@@ -151,8 +158,8 @@ def sequences(m: int, q: int, n: int) -> Iterator[list[int]]:
     return ([*tokens, q] for tokens in product(range(m + 1), repeat=n) if max(*tokens, q) == m)
 
 
-def check(model: Model, circuits: Circuits) -> Proved:
+def check(model: Model, steps: Steps) -> Proved:
     """The exact number of right sequences.  Complexity: see the module docstring."""
-    right, _ = count_right(model, circuits)
+    right, _ = count_right(model, steps)
     with cost.charge(right.numel(), "total"):
-        return Proved(int(right.sum()), circuits.d_vocab**circuits.n_ctx, tried(model))
+        return Proved(int(right.sum()), steps.lay.d_vocab**steps.n_ctx, tried(model))

@@ -13,7 +13,7 @@ import torch
 
 from ..proof import names
 from ..proof.family import ABSENT, BUFFERS, Family, Model, Parameter, Strategy, named
-from . import brute_force, cubic, direct, edits, exact, gap_search, model, monte_carlo, scores, tiers
+from . import brute_force, cubic, direct, edits, exact, gap_search, heads, model, monte_carlo, scores, tiers
 from . import separable as proofs
 from .paths import Paths, paths_of
 from .subcubic import HANDLINGS, Skeleton
@@ -25,6 +25,10 @@ COLLECTIONS = {
     "max-of-10-v128": {"n_ctx": 10, "d_vocab": 128},
     "max-of-4-v128": {"n_ctx": 4, "d_vocab": 128}, "max-of-4-v256": {"n_ctx": 4, "d_vocab": 256},
     "max-of-4-uniform": {"n_ctx": 4, "d_vocab": 64, "uniform_maximum": True},
+}
+COLLECTIONS_OF_HEADS = {
+    "max-of-4-h2": {"n_ctx": 4, "d_vocab": 64, "n_heads": 2}, "max-of-4-h4": {"n_ctx": 4, "d_vocab": 64, "n_heads": 4},
+    "max-of-10-h2": {"n_ctx": 10, "d_vocab": 64, "n_heads": 2},
 }
 ASSUMED = {"normalization_type": "none", "n_heads": "1", "n_layers": "1", "attn_only": "true",
            "attn_scale": "sqrt(d_head)", "use_attn_scale": "true", "use_local_attn": "false",
@@ -135,10 +139,29 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
 def exact_counts(v: int, n_ctx: int) -> list[Strategy]:
     """The two that are exact, for every kind of Max-of-K model."""
     return [_fixed(brute_force.check, "brute_force", 2 * v**n_ctx * (v + 1), "O(v^(K+1))", v ** (n_ctx + 1)),
-            _fixed(lambda model, advice, parameters: exact.check(model, tiers.exactly(paths_of(model))), "exact",
+            _fixed(lambda model, advice, parameters:
+                   exact.check(model, exact.Steps.of(tiers.exactly(paths_of(model)))), "exact",
                    # wrong sequences: larger vocabularies have more of them
                    1300 * v * v + v**n_ctx // 20 * v**4 // 64**4,
                    "O(v^2 d + v^3) and the wrong sequences", None)]
+
+
+def strategies_of_heads(sizes: Mapping[str, int]) -> list[Strategy]:
+    """Those of a network of several heads; the split between heads is advice."""
+    v, n_ctx, h = sizes["d_vocab"], sizes["n_ctx"], sizes["n_heads"]
+    tried = _fixed(brute_force.check, "brute_force", v**n_ctx * (3 * h * v + 7 * h + 6), "O(h v^(K+1))",
+                   v ** (n_ctx + 1))
+    buckets = Parameter(min(9, v), 2, v)
+
+    def split(id: str, cost: int, complexity: str, check: Callable, **parameters: Parameter) -> Strategy:
+        return Strategy(id, names.STRATEGIES[id].label, id, cost, parameters, complexity,
+                        search=lambda model, parameters: heads.advise(model), check=check,
+                        advice=lambda parameters: heads.specs(sizes), unexplained_dimensions=lambda parameters: None)
+
+    return [tried,
+            split("exact", 4000 * h * v * v, "O(h v^2 (d + v b)) and the wrong sequences", heads.check_exactly),
+            split("separable", 2000 * h * v * v, "O(h v^2 (d + v b)) and what is left open", heads.check,
+                  buckets=buckets)]
 
 
 def numbers(sizes: Mapping[str, int]) -> int:
@@ -168,6 +191,12 @@ FAMILIES = (
            ignored=(*BUFFERS, "b_K"), optional=model.BIASES, silent=model.BIASES,
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, edits=edits.EDITS,
            numbers=numbers, assumed=ASSUMED, asked=("normalization_type", "n_heads"), sampled=sampled),
+    Family(name="max_of_k_heads", tensors=tuple(model.shapes(2, 2)), foreign=FOREIGN, sizes=model.sizes_of_heads,
+           ignored=(*BUFFERS, "b_K"), optional=model.BIASES, silent=model.BIASES, strategies=strategies_of_heads,
+           train=train, recipe=RECIPE, collections=COLLECTIONS_OF_HEADS,
+           numbers=lambda sizes: sizes["n_heads"] * (numbers(sizes) + sizes["d_vocab"] ** 3),
+           assumed={key: value for key, value in ASSUMED.items() if key != "n_heads"}, asked=("normalization_type",),
+           sampled=sampled),
     Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN,
            ignored=BUFFERS, sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"},
            collections={}, numbers=numbers, described=("n_ctx",)),

@@ -148,7 +148,7 @@ class Sample:
             choices = choices.scatter(1, held, torch.where(stage.need[r[index]][:, None], 0, choices.gather(1, held)))
         # every row by itself: the cost does not depend on the draw
         cells = stage.terms(r[index], torch.arange(SAMPLE), g[index])
-        return cls(index, choices, (cells.sums(choices) > cells.slack / 2) & ~cells.given_up)
+        return cls(index, choices, cells.certain(choices, 1 / 2))
 
     def compare(self, listed: Bool[Tensor, " s"]) -> None:
         """Raises `Fault` where a combination is neither certain nor listed."""

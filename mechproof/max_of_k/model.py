@@ -1,4 +1,4 @@
-"""The Max-of-K transformer: one layer, one head, attention only.
+"""The Max-of-K transformer: one layer, attention only, with one head or several.
 
 K uniform tokens go in; the logits at the last position should be largest at their maximum.
 
@@ -9,28 +9,64 @@ A network with biases is one without whose vectors are one longer: a coordinate 
 every position, below which stand b_Q, b_V and b_O W_U + b_U (`widened`).  b_K adds the same to all scores of a query,
 and no softmax sees it.
 
+Several heads add what each of them would alone: W_Q, W_K, W_V, W_O, b_Q, b_V have a first axis for them, and `alone` is
+the list of networks of one head, all with the same direct path, that such a network is made of (heads.py).
+
 `sizes` reads the architecture off the tensors of a file and refuses what is not this network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..proof.family import InputError
+from ..proof import cost
+from ..proof.family import InputError, Model
 
 BIASES = ("b_Q", "b_V", "b_O", "b_U")
+PER_HEAD = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_V")
 
 
-def shapes(n_ctx: int, d_vocab: int, d_model: int = 32, d_head: int | None = None) -> dict[str, tuple[int, int]]:
-    """Names and shapes of the seven tensors, in TransformerLens' layout."""
-    d_head = d_head or d_model
-    return {"W_E": (d_vocab, d_model), "W_pos": (n_ctx, d_model), "W_Q": (d_model, d_head), "W_K": (d_model, d_head),
-            "W_V": (d_model, d_head), "W_O": (d_head, d_model), "W_U": (d_model, d_vocab)}
+def shapes(n_ctx: int, d_vocab: int, d_model: int = 32, d_head: int | None = None,
+           n_heads: int = 1) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the seven tensors, in TransformerLens' layout; several heads share d_model if d_head is not
+    said."""
+    d_head = d_head or d_model // n_heads
+    one = {"W_E": (d_vocab, d_model), "W_pos": (n_ctx, d_model), "W_Q": (d_model, d_head), "W_K": (d_model, d_head),
+           "W_V": (d_model, d_head), "W_O": (d_head, d_model), "W_U": (d_model, d_vocab)}
+    return one if n_heads == 1 else {name: (n_heads, *x) if name in PER_HEAD else x for name, x in one.items()}
+
+
+def alone(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The tensors of each head as a network of one head."""
+    if tensors["W_Q"].dim() == 2:
+        return [dict(tensors)]
+    return [{name: x[h] if name in PER_HEAD else x for name, x in tensors.items()} for h in range(len(tensors["W_Q"]))]
+
+
+def one_head_models(model: Model) -> list[Model]:
+    """Each head of a model as a model of one head; the direct path is in each."""
+    family = replace(model.family, sizes=sizes)
+    with cost.charge(0, "heads side by side, one by one"):
+        return [Model(model.name, family, tensors, model.metadata) for tensors in alone(model.tensors)]
+
+
+def sizes_of_heads(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, int]:
+    """n_heads, at least two, and what `sizes` says of one of them.
+
+    Errors: InputError as there, and for tensors without the heads' axis.
+    """
+    n_heads, names = tensors["W_Q"].shape[0], [name for name in PER_HEAD if name in tensors]
+    for name in names:
+        if tensors[name].dim() != (2 if name.startswith("b") else 3) or len(tensors[name]) != n_heads or n_heads < 2:
+            raise InputError(f"tensor {name} has shape {list(tensors[name].shape)}; expected one axis more, with the "
+                             "two heads or more that W_Q has")
+    return {"n_heads": n_heads} | sizes(alone(tensors)[0], metadata)
 
 
 def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, int]:
@@ -69,11 +105,16 @@ def widened(w: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def last_logits(weights: Mapping[str, Tensor], tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch v"]:
     """Logits at the last position, [batch, d_vocab], of the model as written, in the weights' precision.
 
-    Shapes: tokens [batch, n_ctx] integer.  Complexity: O(batch (K d^2 + d v)).
+    Shapes: tokens [batch, n_ctx] integer.  Complexity: O(batch (h K d^2 + d v)).
     """
-    w, bias = weights, lambda name: weights.get(name, 0)
-    x = w["W_E"][tokens] + w["W_pos"]                                    # [batch, n_ctx, d_model]
-    query = x[:, -1] @ w["W_Q"] + bias("b_Q")                            # [batch, d_head]
+    x, bias = weights["W_E"][tokens] + weights["W_pos"], lambda name: weights.get(name, 0)   # [batch, n_ctx, d_model]
+    heard = sum(written(head, x) for head in alone(weights))
+    return (x[:, -1] + heard + bias("b_O")) @ weights["W_U"] + bias("b_U")
+
+
+def written(w: Mapping[str, Tensor], x: Float[Tensor, "batch n d"]) -> Float[Tensor, "batch d"]:
+    """What one head writes at the last position."""
+    query = x[:, -1] @ w["W_Q"] + w.get("b_Q", 0)                        # [batch, d_head]
     scores = torch.einsum("bh,bkh->bk", query, x @ w["W_K"]) / w["W_Q"].shape[1] ** 0.5
     mixed = torch.einsum("bk,bkd->bd", scores.softmax(-1), x)            # residual stream under attention
-    return (x[:, -1] + (mixed @ w["W_V"] + bias("b_V")) @ w["W_O"] + bias("b_O")) @ w["W_U"] + bias("b_U")
+    return (mixed @ w["W_V"] + w.get("b_V", 0)) @ w["W_O"]

@@ -143,19 +143,19 @@ def mass(size: Int[Tensor, "m b"], m: Tensor, choices: Int[Tensor, "n p"]) -> In
     return product
 
 
-def count(proof: Separable, each: bool) -> tuple[int, Callable[[], int]]:
-    """Certified sequences, and (asked afterwards) how many more real arithmetic would certify.
+def count(lay: Layout, each: bool, stage: Stage, book: Ledger, cells: Cells) -> tuple[int, Callable[[], int]]:
+    """Certified sequences, and (asked afterwards) how many more real arithmetic would certify; of the last stage, whose
+    rows are single queries (`each`) or buckets of them, and its open cells.
 
     Every row is passed (all of its wrong tokens are settled), given up whole, or listed.
     """
-    lay, n = proof.lay, proof.circuits.n_ctx - 1
-    stage, book, cells = refine(proof, each)
+    n = stage.others
     of = masses(lay, n, each)
     left, (known, at, given_up) = book.rows_left(of), book.given_up(cells.given_up)
-    passed, lost, listed = (of.sum(rows) for rows in (~left, given_up, left & ~given_up))
-    if passed + listed + lost != proof.circuits.d_vocab ** (n + 1):
+    passed, dropped, listed = (of.sum(rows) for rows in (~left, given_up, left & ~given_up))
+    if passed + listed + dropped != lay.d_vocab ** (n + 1):
         raise Fault("rows passed, listed and given up are not all there are: a fault of the library")
-    if by_levels(proof):
+    if by_levels(lay, stage):
         return passed + counted(stage, known, cells[at], of, lay), lambda: 0
     copies = torch.ones_like(lay.m) if each else lay.size.flatten()
     open_, undecided = listed_open(stage, known, cells[at], lay.size, copies)
@@ -184,9 +184,14 @@ def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor,
     return lost, undecided
 
 
-def by_levels(proof: Separable) -> bool:
+def by_levels(lay: Layout, stage: Stage) -> bool:
     """Whether sequences are too long to list the open combinations."""
-    return proof.circuits.d_vocab**proof.circuits.n_ctx > LISTED
+    return lay.d_vocab ** (stage.others + 1) > LISTED
+
+
+def lost(cells: Cells, choices: Int[Tensor, "c p"]) -> Bool[Tensor, " c"]:
+    """Whether levels count a combination as open."""
+    return torch.stack([levels.end(part, choices) < 0 for part in cells.parts]).any(0)
 
 
 def counted(stage: Stage, book: Ledger, cells: Cells, of: Masses, lay: Layout) -> int:
@@ -197,17 +202,18 @@ def counted(stage: Stage, book: Ledger, cells: Cells, of: Masses, lay: Layout) -
     """
     if not len(book.r):
         return 0
-    found = levels.certain_combinations(cells, lay.size[stage.m[book.r]], lay.d_vocab)
+    size = lay.size[stage.m[book.r]]
+    found = [levels.certain_combinations(part, size, lay.d_vocab) for part in cells.parts]
     sample = Sample.drawn(stage, book.r, book.g)
-    sample.compare(levels.end(cells[sample.index], sample.choices) < 0)
+    sample.compare(lost(cells[sample.index], sample.choices))
     words = 1 + int(cells.positions * log2(lay.d_vocab)) // 64
-    with cost.charge(8 * words * len(found), "sums of exact integers, at most the row"):
-        lost: dict[int, int] = {}
+    with cost.charge(8 * words * len(found) * len(book.r), "sums of exact integers, at most the row"):
+        gone: dict[int, int] = {}
         whole: dict[int, int] = {}
-        for row, m, need, certain in zip(book.r.tolist(), stage.m[book.r].tolist(), cells.need.tolist(), found):
+        for row, m, need, *certain in zip(book.r.tolist(), stage.m[book.r].tolist(), cells.need.tolist(), *found):
             whole[row] = (m + 1) ** cells.positions - (m**cells.positions if need else 0)
-            lost[row] = lost.get(row, 0) + whole[row] - certain
-        return sum(max(whole[row] - some, 0) * (of.of[row] // whole[row]) for row, some in lost.items())
+            gone[row] = gone.get(row, 0) + sum(whole[row] - some for some in certain)
+        return sum(max(whole[row] - some, 0) * (of.of[row] // whole[row]) for row, some in gone.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,22 +231,21 @@ class Explained:
         stage = self.proof.each() if self.each else self.proof.grouped()
         rows, groups = self.proof.start()
         groups = groups[rows == m * len(lay.edges) + own]
-        row = torch.full_like(groups, lay.pair(m, q) if self.each else m * len(lay.edges) + own)
-        cells, choices = stage.cells(row, groups), torch.tensor(chosen).expand(len(groups), -1)
-        sums = cells.sums(choices)
-        certain = sums > cells.slack
-        if by_levels(self.proof):
-            certain = certain | (levels.end(cells, choices) >= 0)
+        pair = lay.pair(m, q)
+        row = pair if self.each else m * len(lay.edges) + own
+        cells = stage.cells(torch.full_like(groups, row), groups)
+        choices = torch.tensor(chosen).expand(len(groups), -1)
+        certain = cells.certain(choices)
+        if by_levels(lay, stage):
+            certain = certain | ~lost(cells, choices)
         covered = bool((certain & ~cells.given_up).all())
         where = f"maximum {m}, query {q}" if self.each else f"maximum {m}, query in bucket {own} below it"
         reason = f"{where}, other tokens in buckets {', '.join(map(str, chosen))}"
         reason += "" if covered else ": some wrong token might beat the maximum"
 
         def margin() -> float | None:
-            weights = (stage.keys(row[:1])[-1, 0, chosen]
-                       * stage.positions[-1, row[0], torch.arange(len(chosen))]).sum(0)
-            total = weights + self.proof.pairs.own_weights[-1, lay.pair(m, q)]
-            return float((sums.amin() - cells.slack) / total.upper().mid) * (1 - 1e-12) if covered else None
+            lowest = self.proof.margin_lo(stage, cells, choices, row, pair)
+            return float(lowest) * (1 - 1e-12) if covered else None
 
         return Case(covered, reason, margin)
 
@@ -252,5 +257,5 @@ def check(model: Model, circuits: Circuits | None, parameters: Parameters) -> Pr
         return Proved(0, total, lambda tokens: Case(False, "the tables of the advice did not pass the test"))
     proof = Separable(circuits.centred(), Groups(parameters["groups"]), parameters["buckets"])
     each = bool(parameters["query"])
-    correct, undecided = count(proof, each)
+    correct, undecided = count(proof.lay, each, *refine(proof, each))
     return Proved(correct, total, Explained(model, proof, each), undecided)

@@ -297,14 +297,16 @@ class Stage:
         """The terms of cells (r, g).  Complexity: O(c p b)."""
         return self.terms(*(r.unique_consecutive(return_inverse=True) if len(r) else (r, r)), g, merged)
 
-    def terms(self, rows: Tensor, place: Tensor, g: Tensor, merged: bool = False) -> Cells:
-        """The same of cells whose rows are rows[place]."""
-        r = rows[place]
+    def weights(self, rows: Tensor, merged: bool) -> Float[Ball, "2 r p b"]:
+        """Both ends (or one) of another position's weight."""
         at = self.positions[:, rows]
         if merged:
             at = at.pick(lambda x: torch.stack([x[0].amin(1), x[-1].amax(1)])[..., None])
-        keys = self.keys(rows)
-        weights = keys[:, :, None] * at[..., None]                                            # [2, rows, p, b]
+        return self.keys(rows)[:, :, None] * at[..., None]
+
+    def terms(self, rows: Tensor, place: Tensor, g: Tensor, merged: bool = False) -> Cells:
+        """The same of cells whose rows are rows[place]."""
+        r, weights = rows[place], self.weights(rows, merged)
         m = self.m[r]
         h = self.direct(g, r)[:, None, None] + self.votes(g, m, merged)
         return Cells(self.own(g, r), weighted(h, weights[:, place]), self.need[r], self.others,
@@ -354,6 +356,14 @@ class Separable:
         return self.pairs.own((self.lead_EU + self.lead_OV) + self.lead_PV[:, self.lay.m, -1], slice(None))
 
     @cached_property
+    def bucket_EU(self) -> Float[Ball, "g row"]:
+        return over_bucket(self.lead_EU, self.lay)
+
+    @cached_property
+    def bucket_own(self) -> Float[Ball, "g row"]:
+        return over_bucket(self.own, self.lay)
+
+    @cached_property
     def key_votes(self) -> Float[Ball, "g m b"]:
         rows = over_bucket(self.lead_OV, self.lay)
         return standing_in(rows.pick(lambda x: x.unflatten(1, (self.circuits.d_vocab, -1))), self.lay.place)
@@ -389,12 +399,12 @@ class Separable:
             m, need = r // len(lay.edges), r % len(lay.edges) > 0
         ends = zip((pairs.lo, pairs.hi, pairs.e, pairs.e), worst * 2)
         lo, hi, at_lo, at_hi = (over_bucket(x.T, lay, better).T for x, better in ends)
-        direct, own = over_bucket(self.lead_EU, lay), over_bucket(self.own, lay)
         own_hi = over_bucket(pairs.own_weights, lay, torch.maximum)
         keys, places = self.keys(lo, hi, m), exponential(at_lo, at_hi)
         known = bounded(keys).all(1) & bounded(places).all(1) & bounded(own_hi)
-        return Stage(self.circuits.n_ctx - 1, m, need, lambda g, r: direct[g, r], lambda g, r: own[g, r],
-                     lambda rows: keys[:, rows], places, self.votes, known, lay.none)
+        return Stage(self.circuits.n_ctx - 1, m, need, lambda g, r: self.bucket_EU[g, r],
+                     lambda g, r: self.bucket_own[g, r], lambda rows: keys[:, rows], places, self.votes, known,
+                     lay.none)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """(row of `grouped`, group) of every cell that holds sequences."""
@@ -402,6 +412,13 @@ class Separable:
             lay = self.lay
             some = self.groups.members(lay.d_vocab)[1].T.repeat_interleave(len(lay.edges), 0) > 0
             return (some & ~lay.none.flatten()[:, None]).nonzero().unbind(1)
+
+    def margin_lo(self, stage: Stage, cells: Cells, choices: Int[Tensor, "c p"], row: int, pair: int) -> Tensor:
+        """At least by how many logits the maximum leads, of one combination of one row and pair in all its cells."""
+        chosen = choices[0]
+        places = stage.positions[-1, row, torch.arange(len(chosen))]
+        total = (stage.keys(torch.tensor([row]))[-1, 0, chosen] * places).sum(0) + self.pairs.own_weights[-1, pair]
+        return (cells.sums(choices).amin() - cells.slack) / total.upper().mid
 
     def queries_of(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """(parent, row of `each`) of the queries in rows of `grouped`."""

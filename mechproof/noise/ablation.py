@@ -63,7 +63,7 @@ def accuracy(model: Model, scores: Float[Tensor, "q k"]) -> Accuracy:
     """Exact count of right inputs with these scores in place of the model's.
     Complexity: that of the exact strategy."""
     circuits = exactly(Paths(model), Known(Ball(scores)))
-    right, doubtful = exact.count_right(model, circuits, lambda tokens: False)
+    right, doubtful = exact.count_right(model, exact.Steps.of(circuits), lambda tokens: False)
     return Accuracy(int(right.sum()), doubtful, circuits.d_vocab**circuits.n_ctx)
 
 

@@ -51,19 +51,32 @@ class Cells:
         """Cells of which nothing is known."""
         return ~self.known if self.slack < inf else np.ones_like(self.known)
 
-    def sure(self) -> np.ndarray:
-        """Those that their worst combination certifies."""
+    @property
+    def parts(self) -> list[Cells]:
+        """Sums that are enough to certify a combination if each is positive; heads.py has several."""
+        return [self]
+
+    def least(self) -> np.ndarray:
+        """The sum of each cell's worst combination."""
         low = reduced(np.min, self.f, 2)
         least = self.own + reduced(np.sum, low, 1) * (self.n // self.f.shape[1])
         held = least + reduced(np.min, self.f[:, :, 0] - low, 1)
         work(8 * len(self.own) + low.size)
-        return (np.where(self.need, held, least) > self.slack) & self.known
+        return np.where(self.need, held, least)
 
-    def sums(self, choices: np.ndarray) -> np.ndarray:
-        """One combination a cell [c, p], added up."""
-        cell, p = np.arange(len(choices))[:, None], np.minimum(np.arange(self.n), self.f.shape[1] - 1)
+    def sure(self) -> np.ndarray:
+        """Those that their worst combination certifies."""
+        return (self.least() > self.slack) & self.known
+
+    def sums(self, cell: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """Combinations [i, p] of some cells [i], added up."""
+        p = np.minimum(np.arange(self.n), self.f.shape[1] - 1)
         work(choices.size + len(choices))
-        return self.own + self.f[cell, p, choices].sum(1)
+        return self.own[cell] + self.f[cell[:, None], p, choices].sum(1)
+
+    def certain(self, choices: np.ndarray, part: float) -> np.ndarray:
+        """Whether one combination a cell [c, p] is, with this part of the slack."""
+        return (self.sums(np.arange(len(choices)), choices) > part * self.slack) & ~self.given_up
 
     def survivors(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Blocks of (cell, combination, sum), combinations not certainly positive, position by position base b.

@@ -18,7 +18,7 @@ from flint import arb, ctx
 
 from .cells import BLOCK
 from .circuits import Circuits
-from .layout import children
+from .layout import Layout, children
 from .ledger import Sample, drawn, masses
 from .numbers import Real, Refused, must, reduced, weights, work
 from .separable import Marks, by_rows
@@ -54,17 +54,27 @@ def by_token(terms: Terms, coarse: Stage) -> Stage:
                    own=lambda x, r: coarse.own(group(x, r), r), votes=votes)
 
 
-def by_query(terms: Terms, tokens: Stage) -> Stage:
-    """Single queries and single wrong tokens."""
-    lay, single = terms.lay, terms.single()
-    direct = lambda x, r: lead(terms.EU, lay.t[r], lay.m[r], x)
+def leads(terms: Terms, split: Real | None = None) -> tuple[Callable, Callable]:
+    """By how much the direct path (with a head's part of a split [m, x]) prefers the maximum of a pair to a token, and
+    the query's own term."""
+    lay = terms.lay
+
+    def direct(x: np.ndarray, r: np.ndarray) -> Real:
+        some = lead(terms.EU, lay.t[r], lay.m[r], x)
+        return some if split is None else some + split[lay.m[r], x]
 
     def own(x: np.ndarray, r: np.ndarray) -> Real:
         t, m = lay.t[r], lay.m[r]
         last = np.full_like(m, len(terms.PV.mid) - 1)
         return terms.own(direct(x, r) + lead(terms.OV, t, m, x) + lead(terms.PV, last, m, x), r)
 
-    return replace(single, direct=direct, own=own, votes=tokens.votes)
+    return direct, own
+
+
+def by_query(terms: Terms, tokens: Stage) -> Stage:
+    """Single queries and single wrong tokens."""
+    direct, own = leads(terms)
+    return replace(terms.single(), direct=direct, own=own, votes=tokens.votes)
 
 
 def by_key(terms: Terms, single: Stage) -> Stage:
@@ -89,17 +99,21 @@ def by_key(terms: Terms, single: Stage) -> Stage:
 
 
 class Trial:
-    """Single sequences in balls; `tables(precision)` makes the circuits at that precision."""
+    """Single sequences in balls; each of `make` makes a head's circuits (with the direct path in the first alone) at
+    the precision there is."""
 
-    def __init__(self, make: Callable[[], Circuits], logits: np.ndarray):
+    def __init__(self, make: list[Callable[[], Circuits]], logits: np.ndarray):
         self.make, self.tables = make, lru_cache(self._tables)
         self.twins = [(logits == logits[:, m : m + 1]).all(0).sum() > 1 for m in range(logits.shape[1])]
+        self.n_ctx = make[0]().n_ctx
 
-    def _tables(self, precision: int) -> list[list[list[arb]]]:
-        c = self.make()
-        alike = lambda rows: [*rows[:1] * (c.n_ctx + 1 - len(rows)), *rows[1:]]        # positions alike are written out
-        B = [alike(row) for row in c.B.balls.tolist()]
-        return [c.A.balls.tolist(), B, c.EU.balls.tolist(), c.OV.balls.tolist(), alike(c.PV.balls.tolist())]
+    def _tables(self, precision: int) -> list[list[list[list[arb]]]]:
+        heads = []
+        for c in (make() for make in self.make):
+            alike = lambda rows, n=c.n_ctx: [*rows[:1] * (n + 1 - len(rows)), *rows[1:]]   # positions alike, all written
+            B = [alike(row) for row in c.B.balls.tolist()]
+            heads.append([c.A.balls.tolist(), B, c.EU.balls.tolist(), c.OV.balls.tolist(), alike(c.PV.balls.tolist())])
+        return heads
 
     def right(self, tokens: list[int]) -> bool:
         """Whether the largest token's logit is strictly the largest."""
@@ -107,7 +121,7 @@ class Trial:
         for precision in () if self.twins[m] else PRECISIONS:
             with ctx.workprec(precision):
                 margins = self.margins(tokens, m, precision)
-            work(len(tokens) * len(margins) * precision // 64)
+            work(len(self.make) * len(tokens) * len(margins) * precision // 64)
             if all(x > 0 for x in margins):
                 return True
             if any(x <= 0 for x in margins):
@@ -115,16 +129,19 @@ class Trial:
         return False
 
     def margins(self, tokens: list[int], m: int, precision: int) -> list[arb]:
-        """Right minus wrong logits, times the denominator."""
-        A, B, EU, OV, PV = self.tables(precision)
-        q = tokens[-1]
-        scores = [A[q][t] + B[q][p] for p, t in enumerate(tokens)]
-        top = max(scores, key=lambda s: float(s.mid()))
-        shares = [(s - top).exp() for s in scores]
-        total, direct = sum(shares, arb(0)), EU[min(q, len(EU) - 1)]
-        attended = list(enumerate(zip(shares, tokens)))
-        votes = [total * direct[i] + sum((w * (OV[t][i] + PV[p][i]) for p, (w, t) in attended), arb(0))
-                 for i in range(len(direct))]
+        """Right minus wrong logits, times the denominator if there is but one."""
+        heads, q = self.tables(precision), tokens[-1]
+        votes: list[arb] = []
+        for A, B, EU, OV, PV in heads:
+            scores = [A[q][t] + B[q][p] for p, t in enumerate(tokens)]
+            top = max(scores, key=lambda s: float(s.mid()))
+            shares = [(s - top).exp() for s in scores]
+            total, direct = sum(shares, arb(0)), EU[min(q, len(EU) - 1)]
+            attended = list(enumerate(zip(shares, tokens)))
+            found = [total * direct[i] + sum((w * (OV[t][i] + PV[p][i]) for p, (w, t) in attended), arb(0))
+                     for i in range(len(direct))]
+            found = found if len(heads) == 1 else [vote / total for vote in found]
+            votes = [a + b for a, b in zip(votes, found)] if votes else found
         return [votes[m] - vote for i, vote in enumerate(votes) if i != m]
 
 
@@ -133,7 +150,7 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
     n_ctx, v = sizes
     if v**n_ctx > ENUMERABLE:
         raise Refused(f"sizes: {v}^{n_ctx} inputs are more than this strategy tells apart ({ENUMERABLE})")
-    terms, trial = Terms(make(), GROUPS, BUCKETS), Trial(make, logits)
+    terms, trial = Terms(make(), GROUPS, BUCKETS), Trial([make], logits)
     grouped, book = terms.grouped(), terms.start()
     grouped.open(book, False)
     parent, x = children(*(table[book.x, grouped.m[book.r]] for table in (terms.groups.begin, terms.groups.count)))
@@ -145,23 +162,23 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
     mass = masses(queries.m, queries.need, np.ones_like(queries.m), (v, queries.n))
     passed, lists = book.verdicts(cells, mass)
     known = np.flatnonzero(lists[cells.r])
-    wrong = wrong_sequences(terms, by_key(terms, queries), book.r[known], book.x[known], trial)
-    return v**n_ctx - wrong - wrong_in_rows(terms, np.flatnonzero(~(passed | lists)), trial, mass)
+    wrong = wrong_sequences(terms.lay, by_key(terms, queries), book.r[known], book.x[known], trial)
+    return v**n_ctx - wrong - wrong_in_rows(terms.lay, np.flatnonzero(~(passed | lists)), trial, mass)
 
 
-def wrong_in_rows(terms: Terms, rows: np.ndarray, trial: Trial, mass: list[int]) -> int:
+def wrong_in_rows(lay: Layout, rows: np.ndarray, trial: Trial, mass: list[int]) -> int:
     """Wrong sequences in rows of which nothing is known, each tried."""
     must(sum(mass[row] for row in rows) <= TRIED, f"more than {TRIED} sequences are too close to call in float64")
-    wrong, n = 0, terms.n_ctx - 1
-    for m, t in zip(terms.lay.m[rows].tolist(), terms.lay.t[rows].tolist()):
+    wrong, n = 0, trial.n_ctx - 1
+    for m, t in zip(lay.m[rows].tolist(), lay.t[rows].tolist()):
         tokens = ([*others, t] for others in product(range(m + 1), repeat=n) if max(*others, t) == m)
         wrong += sum(not trial.right(sequence) for sequence in tokens)
     return wrong
 
 
-def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, trial: Trial) -> int:
+def wrong_sequences(lay: Layout, stage: Stage, r: np.ndarray, x: np.ndarray, trial: Trial) -> int:
     """Wrong sequences in the cells (pair, wrong token), each sequence once."""
-    n, v, wrong, close, tried = stage.n, terms.v, 0, 0, 0
+    n, v, wrong, close, tried = stage.n, lay.v, 0, 0, 0
     step = max(1, BLOCK // (n * v))
     for rows, at, place in by_rows(r, v**n):
         marks, doubtful = Marks(len(rows) * v**n), []
@@ -180,8 +197,8 @@ def wrong_sequences(terms: Terms, stage: Stage, r: np.ndarray, x: np.ndarray, tr
         must(tried <= TRIED, f"more than {TRIED} sequences are too close to call in float64")
         for c in map(int, code):
             row = rows[c // v**n]
-            m, offsets = int(terms.lay.m[row]), [c // v**p % v for p in reversed(range(n))]
-            wrong += not trial.right([m - o for o in offsets] + [int(terms.lay.t[row])])
+            m, offsets = int(lay.m[row]), [c // v**p % v for p in reversed(range(n))]
+            wrong += not trial.right([m - o for o in offsets] + [int(lay.t[row])])
         some = drawn(len(at))
         sample = Sample(stage.terms((r[at[some]], np.arange(len(some))), (x[at[some]], np.ones_like(some)), False))
         sample.compare(marks.mark[place[some] * v**n + sample.code] > 0)

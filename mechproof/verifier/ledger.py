@@ -70,14 +70,14 @@ class Sample:
     """
 
     def __init__(self, cells: Cells):
-        source, count = np.random.default_rng(secrets.randbits(64)), len(cells.own)
+        source, count = np.random.default_rng(secrets.randbits(64)), len(cells.need)
         self.choices = (source.random((count, cells.n)) * cells.few[:, None]).astype(int)
         held = source.integers(cells.n, size=count)
         self.choices[cells.need, held[cells.need]] = 0                  # somebody has to hold the maximum
-        self.sure = (cells.sums(self.choices) > cells.slack / 2) & ~cells.given_up
+        self.sure = cells.certain(self.choices, 1 / 2)
         self.code = np.zeros(count, int)                                # position by position base b
         for p in range(cells.n):
-            self.code = self.code * cells.f.shape[2] + self.choices[:, p]
+            self.code = self.code * cells.parts[0].f.shape[2] + self.choices[:, p]
         work(3 * self.choices.size + 3 * count)
 
     def compare(self, listed: np.ndarray) -> None:

@@ -28,7 +28,25 @@ def in_units(x: np.ndarray, unit: np.ndarray, slack: float) -> np.ndarray:
 
 
 def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int:
-    """Sequences not certain: for every row the sum over its cells, at most all that the row has."""
+    """Sequences not certain: for every row the sum over its cells (and heads), at most all that the row has."""
+    found, some = [whole_units(part) for part in cells.parts], drawn(len(cells.r))
+    sample = Sample(cells.take(some))
+    sample.compare(~np.all([ends(own[some], f[some], sample.choices) for own, f in found], 0))
+    bits = (lay.v**cells.n).bit_length() + 1                                        # no level ever holds more
+    lost: dict[int, int] = {}
+    for own, f in found:
+        # shift, product, sum; with and without
+        work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))
+        for i, row in enumerate(cells.r.tolist()):
+            k, size, need = int(m[row]), lay.size[m[row]].tolist(), bool(cells.need[i])
+            whole = (k + 1) ** cells.n - (k**cells.n if need else 0)
+            good = walks(int(own[i]), f[i].tolist(), size, need, bits)
+            lost[row] = min(lost.get(row, 0) + whole - good, whole)
+    return sum(some * int(copies[row]) for row, some in lost.items())
+
+
+def whole_units(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+    """own [c] and f [c, p, b] in units, none above its real number."""
     unit = np.maximum(cells.f[:, :, 0].min(1) / UNITS, 2.0**-40)
     work(2 * cells.f[:, :, 0].size)
     # the least small term of a position goes
@@ -37,21 +55,7 @@ def counted(cells: Cells, lay: Layout, m: np.ndarray, copies: np.ndarray) -> int
     work(4 * cells.f.size)
     own = in_units(cells.own + small.sum(1) * (cells.n // small.shape[1]), unit, cells.slack)
     f = in_units(cells.f - small[..., None], unit[:, None, None], cells.slack)
-    f = np.broadcast_to(f, (len(own), cells.n, f.shape[2]))
-    bits = (lay.v**cells.n).bit_length() + 1                                        # no level ever holds more
-    # shift, product, sum; with and without
-    work(6 * f.size * (2 * REACH + 1) * -(-bits // 64))
-    some = drawn(len(own))
-    sample = Sample(cells.take(some))
-    sample.compare(~ends(own[some], f[some], sample.choices))
-    lost: dict[int, int] = {}
-    whole: dict[int, int] = {}
-    for i, row in enumerate(cells.r.tolist()):
-        k, size = int(m[row]), lay.size[m[row]].tolist()
-        whole[row] = (k + 1) ** cells.n - (k**cells.n if cells.need[i] else 0)
-        good = walks(int(own[i]), f[i].tolist(), size, bool(cells.need[i]), bits)
-        lost[row] = min(lost.get(row, 0) + whole[row] - good, whole[row])
-    return sum(some * int(copies[row]) for row, some in lost.items())
+    return own, np.broadcast_to(f, (len(own), cells.n, f.shape[2]))
 
 
 def ends(own: np.ndarray, f: np.ndarray, choices: np.ndarray) -> np.ndarray:

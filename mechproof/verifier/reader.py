@@ -25,6 +25,7 @@ IGNORED = ("mask", "IGNORE", "train_pairs")
 SHAPES = {
     "transformer": {"W_E": "vd", "W_pos": "nd", "W_Q": "dh", "W_K": "dh", "W_V": "dh", "W_O": "hd", "W_U": "dv"},
     "stripped": {"QK_left": "vr", "QK_right": "vr", "EU": "v", "OV_left": "vs", "OV_right": "sv"},
+    "heads": {"W_E": "vd", "W_pos": "nd", "W_Q": "adh", "W_K": "adh", "W_V": "adh", "W_O": "ahd", "W_U": "dv"},
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
 }
 SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
@@ -38,7 +39,10 @@ OTHERWISE = {                                           # metadata that say anot
                            "use_local_attn": ("false",), "attn_scores_soft_cap": ("-1.0", "-1", "none")},
     "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",), "task": ("sum",), "attention": ("mean",)},
     "stripped": {}}
-OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}, "transformer": {"b_Q": "h", "b_V": "h", "b_O": "d", "b_U": "v"}}
+OTHERWISE["heads"] = {key: value for key, value in OTHERWISE["transformer"].items() if key != "n_heads"}
+OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}, "transformer": {"b_Q": "h", "b_V": "h", "b_O": "d", "b_U": "v"},
+            "heads": {"b_Q": "ah", "b_V": "ah", "b_O": "d", "b_U": "v"}}
+MAX = ("transformer", "heads")
 Arrays = dict[str, np.ndarray]
 
 
@@ -124,7 +128,7 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     kind = kind_of(tensors)
     # copies: what the caller does meanwhile is another network
     tensors = {name: np.array(x) for name, x in tensors.items()}
-    if kind == "transformer":
+    if kind in MAX:
         tensors = speaking(tensors)
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
@@ -141,7 +145,7 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
                 f"model tensor {name} is no part of this network and not zero")
         # one layer, read at the last position
         require(name != "mask" or (x.ndim == 2 and bool(np.all(x[-1:] != 0))), "model tensor mask hides positions")
-    if kind == "transformer":
+    if kind in MAX:
         # as circuits.py widens it
         sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
     alike(kind, metadata, sizes)
@@ -178,12 +182,12 @@ def alike(kind: str, metadata: dict[str, Any], sizes: dict[str, int]) -> None:
         require(str(metadata.get(key, meant[0])).lower() in meant,
                 f"model metadata says {key} {metadata.get(key)!r}, which is another network")
     if kind != "stripped":
-        free = ["?"] * sizes["n"] if kind == "transformer" else ["?", "?", str(sizes["v"])]
+        free = ["?"] * sizes["n"] if kind in MAX else ["?", "?", str(sizes["v"])]
         require(str(metadata.get("inputs", " ".join(free))).replace(",", " ").split() == free
                 and str(metadata.get("d_input", sizes["v"])) == str(sizes["v"])
                 and str(metadata.get("n_heads", sizes.get("a", 1))) == str(sizes.get("a", 1)),
                 "model metadata say inputs, d_input or n_heads of another network")
-    if kind == "transformer" and "attn_scale" in metadata:
+    if kind in MAX and "attn_scale" in metadata:
         require(scale(metadata["attn_scale"], sizes["h"]), "model metadata says attn_scale "
                                                            f"{metadata['attn_scale']!r}, not sqrt({sizes['h']})")
 

@@ -24,10 +24,10 @@ import numpy as np
 from .cells import BLOCK, Cells
 from .circuits import Circuits
 from .layout import Layout, runs
-from .ledger import Sample, drawn, masses
+from .ledger import Ledger, Sample, drawn, masses
 from .levels import counted
 from .numbers import must, work
-from .terms import Terms
+from .terms import Stage, Terms
 
 LISTED = 2**33          # sequences up to which the open combinations are listed
 MARKS = 2**26           # combinations told apart at once
@@ -92,9 +92,14 @@ def certified(circuits: Circuits, groups: int, buckets: int, each: bool) -> int:
     if each:
         stage, book = terms.single(), terms.by_query(book)
         cells, copies = stage.open(book, True), np.ones_like(lay.m)
-    mass = masses(stage.m, stage.need, copies, (terms.v, stage.n))
+    return tallied(stage, book, cells, lay, copies)
+
+
+def tallied(stage: Stage, book: Ledger, cells: Cells, lay: Layout, copies: np.ndarray) -> int:
+    """The sequences that a last stage certifies, with the cells that it leaves open."""
+    mass = masses(stage.m, stage.need, copies, (lay.v, stage.n))
     passed, lists = book.verdicts(cells, mass)
     cells = cells.take(np.flatnonzero(lists[cells.r]))
-    few = terms.v**terms.n_ctx <= LISTED
+    few = lay.v ** (stage.n + 1) <= LISTED
     lost = listed(cells, lay, stage.m, copies) if few else counted(cells, lay, stage.m, copies)
     return sum(mass[row] for row in np.flatnonzero(passed | lists)) - lost

@@ -42,13 +42,16 @@ class Stage:
               merged: bool) -> Cells:
         """The same of cells whose rows are rows[place]."""
         (rows, place), (x, tokens) = at_rows, columns
-        r = rows[place]
+        r, w = rows[place], self.weights(rows, merged)
+        f = weighted(self.direct(x, r)[:, None, None] + self.votes(x, self.m[r], merged), w[:, place])
+        return Cells.of((r, x, tokens), self.own(x, r), f, (self.known[r], self.need[r], self.few[self.m[r]]), self.n)
+
+    def weights(self, rows: np.ndarray, merged: bool) -> Real:
+        """Both ends (or one) of the weights of other positions [2, row, p, b]."""
         at = self.places[:, rows]
         if merged:
             at = at.pick(lambda a: np.stack([reduced(np.min, a[0], 1), reduced(np.max, a[-1], 1)])[..., None])
-        w = (self.keys(rows) if callable(self.keys) else self.keys[:, rows])[:, :, None] * at[..., None]
-        f = weighted(self.direct(x, r)[:, None, None] + self.votes(x, self.m[r], merged), w[:, place])
-        return Cells.of((r, x, tokens), self.own(x, r), f, (self.known[r], self.need[r], self.few[self.m[r]]), self.n)
+        return (self.keys(rows) if callable(self.keys) else self.keys[:, rows])[:, :, None] * at[..., None]
 
     def open(self, book: Ledger, resolve: bool) -> Cells:
         """The cells left open with positions merged and then, if asked for, apart; block by block;

@@ -22,6 +22,7 @@ from ..proof.state import own_state
 from .imports import Found, means
 
 ANY = "transformer"
+MAX = ("max_of_k", "max_of_k_heads")
 ATTENTION = ("W_Q", "W_K", "W_V", "W_O")
 SAMPLE = 10_000
 REVERSED = "reversed"                               # tokens of a network of min: t stands for v - 1 - t
@@ -38,16 +39,17 @@ def table(answers: Any) -> Tensor:
 def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
     """The model, in the narrowest family.  Errors: InputError, also for what has to be said."""
     tensors, said, notes = without_zeros(found)
-    kinds = {"max_of_k": one_head(tensors, said), "pizza": constant_attention(tensors, said)}
+    kinds = {"max_of_k": heads(tensors, said, one=True), "max_of_k_heads": heads(tensors, said, one=False),
+             "pizza": constant_attention(tensors, said)}
     kind = next((kind for kind, short in kinds.items() if short is not None), ANY)
     if "normalization_type" not in said:
         raise InputError(f"model {name!r} does not say normalization_type, and a file without its tensors may have one "
                          "folded in (LNPre); say it: normalization_type='none' if it has none, on the command line "
                          "--normalization-type none")
-    if kind == "max_of_k" and "blocks.0.attn.b_K" in tensors:
+    if kind in MAX and "blocks.0.attn.b_K" in tensors:
         notes.append("b_K dropped, which no softmax sees")
     if kind != ANY:
-        notes += ["assumed: task max"] if kind == "max_of_k" and "task" not in said else []
+        notes += ["assumed: task max"] if kind in MAX and "task" not in said else []
         whole = families[kind].answers | {key: str(value) for key, value in said.items()}
         return of_task(Model(name, families[kind], kinds[kind], whole | read_as(notes)), said)
     if str(said.get("tokens", "")) == REVERSED:
@@ -118,8 +120,8 @@ def plain_inputs(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool
             and str(said.get("inputs", "? " * len(places))).replace(",", " ").split() == ["?"] * len(places))
 
 
-def one_head(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The tensors of a Max-of-K network with one head, if it is one."""
+def heads(tensors: Mapping[str, Tensor], said: Mapping[str, Any], one: bool) -> dict[str, Tensor] | None:
+    """The tensors of a Max-of-K network with one head, or with several, if it is one."""
     names = [f"blocks.0.attn.{part}" for part in ATTENTION]
     if not plain_inputs(tensors, said) or any("mlp" in key for key in tensors) or not set(names) <= set(tensors):
         return None
@@ -127,13 +129,13 @@ def one_head(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str
     square = tensors["unembed.W_U"].shape[1] == v and str(said.get("d_input", v)) == str(v)
     task = str(said.get("task", "max")).lower()
     if not square or task not in ("max", "min") or str(said.get("attention", "learned")).lower() != "learned" or any(
-            len(tensors[name]) != 1 for name in names):
+            (len(tensors[name]) == 1) != one for name in names):
         return None
     sizes = {"d_head": tensors[names[0]].shape[2]}
     if "attn_scale" in said and not means(str(said["attn_scale"]), "sqrt(d_head)", sizes):
         return None
     kept = {key.rpartition(".")[2]: x for key, x in tensors.items() if not key.endswith("b_K")}
-    return {key: x[0] if x.dim() == 3 or key in ("b_Q", "b_V") else x for key, x in kept.items()}
+    return {key: x[0] if one and (x.dim() == 3 or key in ("b_Q", "b_V")) else x for key, x in kept.items()}
 
 
 def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -160,7 +162,7 @@ def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -
 
 def of_task(model: Model, said: Mapping[str, Any]) -> Model:
     """A network of min as one of max: tokens counted from the top, in embeddings and outputs alike."""
-    if model.family.name != "max_of_k" or str(said.get("task", "max")).lower() != "min":
+    if model.family.name not in MAX or str(said.get("task", "max")).lower() != "min":
         return model
     if str(model.metadata.get("tokens", "")) == REVERSED:
         return model
