@@ -101,6 +101,8 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "max-of-5": "longer sequences", "max-of-10": "longer sequences", "max-of-20": "longer sequences, too many to list combinations",
            "max-of-4-v128": "a larger vocabulary", "max-of-4-v256": "a larger vocabulary",
            "max-of-10-v128": "longer sequences of a larger vocabulary",
+           "max-of-4-h2": "two heads of half the width each", "max-of-4-h4": "four heads of a quarter of the width each",
+           "max-of-10-h2": "two heads and longer sequences",
            "pizza-113": "chapter two, and the MLP of chapter three", "pizza-31": "a smaller modulus", "pizza-59": "a smaller modulus",
            "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
            "pizza-113-messy": "trained without weight decay: no clean keys to find",

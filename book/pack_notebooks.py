@@ -25,6 +25,7 @@ MODELS = {
     "max_of_k": {"max-of-4": SEEDS, "max-of-4-reference": (123,)},
     "past_the_paper": {"max-of-4": SEEDS, "max-of-5": (0,), "max-of-10": (0,), "max-of-20": (0,), "max-of-4-v128": (0,), "max-of-4-v256": (0,),
                        "max-of-4-stripped": SEEDS},
+    "several_heads": {"max-of-4-h2": SEEDS, "max-of-4-h4": SEEDS, "max-of-4": (0,)},
     "pizza_quadrature": {"pizza-113": (3, 6), "pizza-113-wrong": (10,)},
     "noise_limits": {"max-of-4": SEEDS, "max-of-4-projected": SEEDS, "max-of-4-decayed": SEEDS, "pizza-113": (3,)},
 }
@@ -32,6 +33,7 @@ RESULTS = {
     "max_of_k": ("max-of-4.parquet", "max-of-4-reference.csv", "singular_ratios.json", "counting.json", "speed.json"),
     "past_the_paper": ("max-of-4.parquet", "max-of-4-stripped.parquet", "max-of-5.parquet", "max-of-10.parquet", "max-of-20.parquet",
                        "max-of-4-v128.parquet", "max-of-4-v256.parquet"),
+    "several_heads": ("max-of-4.parquet", "max-of-4-h2.parquet", "max-of-4-h4.parquet"),
     "pizza_quadrature": ("pizza.json",),
     "noise_limits": ("noise.json",),
 }

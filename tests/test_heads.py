@@ -11,6 +11,7 @@ import torch
 from conftest import KINDS, right_sequences, small_model
 from test_extremes import extreme
 from test_soundness import disturbed, faults
+from test_verifier import claiming, judge
 
 import mechproof as mp
 from mechproof import zoo
@@ -18,6 +19,7 @@ from mechproof.max_of_k import brute_force, heads
 from mechproof.max_of_k.model import PER_HEAD, alone, last_logits
 from mechproof.max_of_k.truth import Truth
 from mechproof.proof.rounding import Ball
+from mechproof.zoo.certificate import certificate, encoded
 
 ROOT = Path(__file__).parents[1]
 IDS = ("brute_force", "exact", "separable", "separable:buckets=2")
@@ -105,10 +107,11 @@ def test_it_proves_something():
     """Nearly all that is right of networks that solve the task, and all of it with every token in a bucket of its own."""
     found = torch.zeros(3)
     for _, model, right in cases(80, 5000):
-        if len(right) > 0.5 * model.sizes["d_vocab"] ** model.sizes["n_ctx"]:
-            most = f"separable:buckets={model.sizes['d_vocab']}"
-            found += torch.tensor([len(right), mp.prove(model, "separable:buckets=3").correct, mp.prove(model, most).correct])
-    assert found[0] > 1000 and found[1] > 0.9 * found[0] and found[2] > 0.97 * found[0]
+        # scores in the hundreds are given up, as with one head
+        if len(right) > 0.5 * model.sizes["d_vocab"] ** model.sizes["n_ctx"] and "steep" not in model.name:
+            few, most = (mp.prove(model, f"separable:buckets={min(n, model.sizes['d_vocab'])}").correct for n in (3, 9))
+            found += torch.tensor([len(right), few, most])
+    assert found[0] > 1000 and found[1] > 0.7 * found[0] and found[2] > 0.99 * found[0]
 
 
 @pytest.mark.parametrize("name", ["max-of-4-h2/0", "max-of-4-h4/3"])
@@ -216,3 +219,49 @@ def test_shapes_that_are_none(name, wrong):
     w[name] = wrong(w.get(name, torch.zeros(0)))
     with pytest.raises(mp.InputError, match=r"^tensor [^\n]*shape[^\n]*expected[^\n]*$"):
         zoo.model_from_tensors("m", w)
+
+
+@pytest.mark.parametrize("seed", range(36))
+def test_the_verifier_derives_the_same(seed):
+    """Its own count of the same proof, on advice as it is and spoiled; never more than is right."""
+    model = network(seed)
+    right = len(right_sequences(model))
+    for name in IDS:
+        content, bound = certificate(model, name)
+        # small networks cost the verifier relatively more
+        content["flops"] = 10**9
+        verdict = judge(content, model)
+        assert verdict.code == 0 and bound.correct <= verdict.correct <= right, verdict.line
+        assert name not in ("exact", "brute_force") or verdict.correct == right
+        assert judge(claiming(content, correct=min(verdict.correct + 1, bound.total)), model).code == (verdict.correct < bound.total)
+        for i in (1, 2):
+            advice = {key: encoded(x) for key, x in spoiled(mp.search(model, name), seed // 3 * 3 + i).items()}
+            other = judge(claiming(content, correct=0) | {"advice": advice}, model)
+            assert (other.code == 0 and other.correct <= right) or "overflow" in other.line or "too close" in other.line, other.line
+
+
+@pytest.mark.parametrize("name", ["max-of-4-h2/1", "max-of-4-h4/2", "max-of-10-h2/0"])
+@pytest.mark.parametrize("strategy", ["separable", "exact"])
+def test_certificates_of_trained_networks(name, strategy):
+    if (name, strategy) == ("max-of-10-h2/0", "exact"):
+        with pytest.raises(mp.InputError, match="more than `exact` tells apart"):
+            mp.prove(mp.load(name), strategy)
+        return
+    model = mp.load(name)
+    content, bound = certificate(model, strategy)
+    verdict = judge(content, model)
+    assert verdict.code == 0 and 0 <= verdict.correct - bound.correct <= bound.total >> 18
+    assert 0.7 * bound.flops <= verdict.flops <= bound.flops / 0.9
+    assert judge(content | {"flops": int(verdict.flops * 0.89)}, model).code == 1
+    assert judge(claiming(content, correct=verdict.correct + 1), model).code == 1
+
+
+def test_levels_count_no_more_than_the_list(monkeypatch):
+    model = mp.load("max-of-4-h2/0")
+    listed = mp.prove(model, "separable").correct
+    monkeypatch.setattr(heads.separable, "LISTED", 0)
+    counted = mp.prove(model, "separable").correct
+    assert listed - model.metadata["accuracy"]["total"] // 100 < counted <= listed
+    for seed in range(24):
+        small = network(seed)
+        assert faults(mp.prove(small, "separable:buckets=2"), small, right_sequences(small), covers=False) == []

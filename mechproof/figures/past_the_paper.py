@@ -238,11 +238,12 @@ def larger() -> pd.DataFrame:
 def without_moving_the_mean(model: Model, settings: Sequence[tuple[int, int, bool]]
                             = ((1, 9, False), (6, 8, False), (8, 9, True))) -> pd.DataFrame:
     """The same proofs with and without moving the direct path's mean into the votes."""
-    from ..max_of_k.separable import count
+    from ..max_of_k.separable import count, refine
     circuits, total = exactly(paths_of(model)), model.sizes["d_vocab"] ** model.sizes["n_ctx"]
     rows = []
     for groups, buckets, each in settings:
-        found = [count(Separable(c, Groups(groups), buckets), each)[0] for c in (circuits, circuits.centred())]
+        both = [Separable(c, Groups(groups), buckets) for c in (circuits, circuits.centred())]
+        found = [count(proof.lay, each, *refine(proof, each))[0] for proof in both]
         rows.append({"groups": groups, "buckets": buckets, "queries": "each" if each else "grouped",
                      "as they are": percent_lo(found[0], total), "mean moved": percent_lo(found[1], total)})
     return pd.DataFrame(rows)

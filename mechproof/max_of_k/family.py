@@ -159,8 +159,9 @@ def strategies_of_heads(sizes: Mapping[str, int]) -> list[Strategy]:
                         advice=lambda parameters: heads.specs(sizes), unexplained_dimensions=lambda parameters: None)
 
     return [tried,
-            split("exact", 4000 * h * v * v, "O(h v^2 (d + v b)) and the wrong sequences", heads.check_exactly),
-            split("separable", 2000 * h * v * v, "O(h v^2 (d + v b)) and what is left open", heads.check,
+            split("exact", 2000 * (h * v) ** 2 + v**n_ctx // 20, "O(h v^2 (d + v b)) and the wrong sequences",
+                  heads.check_exactly),
+            split("separable", 1200 * (h * v) ** 2, "O(h v^2 (d + v b)) and what is left open", heads.check,
                   buckets=buckets)]
 
 

@@ -32,13 +32,12 @@ from ..proof import cost
 from ..proof.family import Advice, Model, Parameters, Proved, Spec
 from ..proof.peeling import Known
 from ..proof.rounding import Ball, U, _up, inverse, stack
-from . import exact
+from . import exact, separable
 from .boxes import Cells
 from .exact import Steps
 from .ledger import Ledger, open_cells
 from .model import alone, one_head_models, written
 from .paths import Paths
-from .separable import Explained, count
 from .terms import Circuits, Groups, Separable, Stage, over_bucket
 
 SAMPLES = 128           # sequences of each maximum that a split is made for
@@ -253,8 +252,9 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     """The separable proof.  Complexity: O(h v^2 (d + v b)) and what is left open."""
     proof = Heads.of(model, advice["split"], parameters["buckets"])
     *_, (stage, _, book, cells) = proof.taken()
-    correct, undecided = count(proof.lay, True, stage, book, cells)
-    return Proved(correct, model.sizes["d_vocab"] ** model.sizes["n_ctx"], Explained(model, proof, True), undecided)
+    correct, undecided = separable.count(proof.lay, True, stage, book, cells)
+    return Proved(correct, model.sizes["d_vocab"] ** model.sizes["n_ctx"], separable.Explained(model, proof, True),
+                  undecided)
 
 
 def check_exactly(model: Model, advice: Advice, parameters: Parameters) -> Proved:

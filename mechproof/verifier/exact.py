@@ -102,15 +102,16 @@ class Trial:
     """Single sequences in balls; each of `make` makes a head's circuits (with the direct path in the first alone) at
     the precision there is."""
 
-    def __init__(self, make: list[Callable[[], Circuits]], logits: np.ndarray):
+    def __init__(self, make: list[Callable[[], Circuits]], logits: np.ndarray, n_ctx: int):
         self.make, self.tables = make, lru_cache(self._tables)
         self.twins = [(logits == logits[:, m : m + 1]).all(0).sum() > 1 for m in range(logits.shape[1])]
-        self.n_ctx = make[0]().n_ctx
+        self.n_ctx = n_ctx
 
     def _tables(self, precision: int) -> list[list[list[list[arb]]]]:
         heads = []
         for c in (make() for make in self.make):
-            alike = lambda rows, n=c.n_ctx: [*rows[:1] * (n + 1 - len(rows)), *rows[1:]]   # positions alike, all written
+            # positions alike are written out
+            alike = lambda rows, n=c.n_ctx: [*rows[:1] * (n + 1 - len(rows)), *rows[1:]]
             B = [alike(row) for row in c.B.balls.tolist()]
             heads.append([c.A.balls.tolist(), B, c.EU.balls.tolist(), c.OV.balls.tolist(), alike(c.PV.balls.tolist())])
         return heads
@@ -150,7 +151,7 @@ def right_sequences(make: Callable[[], Circuits], logits: np.ndarray, sizes: tup
     n_ctx, v = sizes
     if v**n_ctx > ENUMERABLE:
         raise Refused(f"sizes: {v}^{n_ctx} inputs are more than this strategy tells apart ({ENUMERABLE})")
-    terms, trial = Terms(make(), GROUPS, BUCKETS), Trial([make], logits)
+    terms, trial = Terms(make(), GROUPS, BUCKETS), Trial([make], logits, n_ctx)
     grouped, book = terms.grouped(), terms.start()
     grouped.open(book, False)
     parent, x = children(*(table[book.x, grouped.m[book.r]] for table in (terms.groups.begin, terms.groups.count)))

@@ -5,9 +5,9 @@ With a denominator Z a head and any numbers split[h, m, x] whose sum over heads 
     lead of m over x  =  sum_h F_h / Z_h,     F_h = N_h + Z_h ((EU[q,m] - EU[q,x]) / H + split[h,m,x]),
 
 and F_h is a sum of single-token terms, as of a network of one head.  From f_h <= F_h and the ends of Z_h follows
-F_h / Z_h >= f_h / Z_h, at the largest Z_h for f_h >= 0 and at the smallest for the others.  A combination of buckets that
-every head certifies by itself has a positive lead; the others are listed, head by head, and the sums of quotients of
-these decide.  Wrong tokens stand singly from the start: each head would take its own worst one of a group.
+F_h / Z_h >= f_h / Z_h, at the largest Z_h for f_h >= 0 and at the smallest for the others.  A combination of buckets
+that every head certifies by itself has a positive lead; the others are listed, head by head, and the sums of quotients
+of these decide.  Wrong tokens stand singly from the start: each head would take its own worst one of a group.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Divisors:
         work(2 * sums.size)
         return self.ends(sums[:, self.place] * (n // self.others.shape[2]), self.place)
 
-    def of(self, cell: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def of_combinations(self, cell: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row, p = self.place[cell], np.minimum(np.arange(choices.shape[1]), self.others.shape[2] - 1)
         work(2 * choices.size)
         return self.ends(self.others[:, row[:, None], p, choices].sum(2), row)
@@ -99,7 +99,8 @@ class HeadCells:
     def lead(self, cell: np.ndarray, choices: np.ndarray, part: float, sign: int = 1) -> np.ndarray:
         """At least the lead of combinations (times the sign, if weights have one end)."""
         return least_quotients([sign * head.sums(cell, choices) for head in self.parts],
-                               [part * head.slack for head in self.parts], [z.of(cell, choices) for z in self.divisors])
+                               [part * head.slack for head in self.parts],
+                               [z.of_combinations(cell, choices) for z in self.divisors])
 
     def certain(self, choices: np.ndarray, part: float) -> np.ndarray:
         return (self.lead(np.arange(len(choices)), choices, part) > 0) & ~self.given_up
@@ -228,7 +229,7 @@ def right_sequences(w: Weights, split: np.ndarray, logits: np.ndarray, sizes: tu
     if v**n_ctx > ENUMERABLE:
         raise Refused(f"sizes: {v}^{n_ctx} inputs are more than this strategy tells apart ({ENUMERABLE})")
     heads = Heads(w, split, BUCKETS)
-    trial = Trial([lambda h=h: tables_of(w, True)[h] for h in range(len(heads.terms))], logits)
+    trial = Trial([lambda h=h: tables_of(w, True)[h] for h in range(len(heads.terms))], logits, n_ctx)
     stage, book, cells = heads.taken()
     mass = masses(stage.m, stage.need, np.ones_like(stage.m), (v, stage.n))
     passed, lists = book.verdicts(cells, mass)
