@@ -33,7 +33,7 @@ RESULTS = {
     "max_of_k": ("max-of-4.parquet", "max-of-4-reference.csv", "singular_ratios.json", "counting.json", "speed.json"),
     "past_the_paper": ("max-of-4.parquet", "max-of-4-stripped.parquet", "max-of-5.parquet", "max-of-10.parquet", "max-of-20.parquet",
                        "max-of-4-v128.parquet", "max-of-4-v256.parquet"),
-    "several_heads": ("max-of-4.parquet", "max-of-4-h2.parquet", "max-of-4-h4.parquet"),
+    "several_heads": ("max-of-4.parquet", "max-of-4-h2.parquet", "max-of-4-h4.parquet", "max-of-10-h2.parquet"),
     "pizza_quadrature": ("pizza.json",),
     "noise_limits": ("noise.json",),
 }

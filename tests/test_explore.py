@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 
@@ -195,21 +196,35 @@ def test_your_own_model_is_proved_or_refused_in_one_line(tmp_path):
     zoo.save_atomically(path, dict(model.tensors), model.family.answers)
     zoo.save_atomically(tmp_path / "asked.safetensors", dict(model.tensors), {})
     yours = Yours(str(path), ("cubic", "separable", "exact"))
-    found = yours.bounds(str(path))
+    found = yours.bounds(yours.load(f"'{path}' "))
     assert [b.strategy for _, b in found] == ["exact", "separable", "cubic"] and found[0][1].correct == mp.prove(model, "exact").correct
     assert all(label in yours.text(str(path)) for label, _ in found)
     zoo.save_atomically(tmp_path / "other.safetensors", {"W_E": torch.zeros(3, 2)}, {})
     for bad in (str(tmp_path / "other.safetensors"), str(tmp_path / "none.safetensors"), "max-of-4/999"):
         assert "\n" not in yours.text(bad) and yours.text(bad)
     assert "does not say normalization_type and n_heads" in yours.text(str(tmp_path / "asked.safetensors"))
-    field, plain, out = yours.widget().children
-    plain.value, field.children[0].value = True, str(tmp_path / "asked.safetensors")
-    field.children[1].click()
-    assert "branch and bound" in out.value
-    plain.value, field.children[0].value = False, "max-of-4-stripped/0"
-    field.children[1].click()
+    out = (box := yours.widget()).children[2]
+    (field, upload), (say, button) = (row.children for row in box.children[:2])
+    say.value, field.value = "normalization_type='none', n_heads=1", str(tmp_path / "asked.safetensors")
+    button.click()
+    assert "branch and bound" in out.value and "run on 1000 random inputs it is right on" in out.value
+    say.value, field.value = "", "max-of-4-stripped/0"
+    button.click()
     assert "branch and bound" in out.value and ">= 9" in out.value.replace("&gt;", ">")
-    assert len(Yours("pizza-31/5").bounds("pizza-31/5")) >= 3 and "Of a file of yours" in repr(yours)
+    assert len(Yours("").bounds(mp.load("pizza-31/5"))) >= 3 and "Of a file of yours" in repr(yours)
+    # a file that is handed over, as ipywidgets 8 does it
+    say.value, content = "normalization_type=none n_heads=1", (tmp_path / "asked.safetensors").read_bytes()
+    upload.value = ({"name": "asked.safetensors", "type": "", "size": len(content), "content": memoryview(content),
+                     "last_modified": datetime.datetime.now(datetime.timezone.utc)},)
+    assert "Model(asked.safetensors, max_of_k" in out.value and "branch and bound" in out.value
+
+
+def test_what_is_said_in_a_field():
+    from mechproof.figures.yours import pairs, uploaded
+    both = {"normalization_type": "none", "n_heads": "2"}
+    assert pairs("normalization_type='none', n_heads=2") == pairs("normalization_type=none n_heads=2") == both
+    assert pairs('inputs="? ? 113" task=sum') == {"inputs": "? ? 113", "task": "sum"} and pairs("nothing") == {}
+    assert uploaded({"a.pt": {"metadata": {}, "content": b"x"}}) == ("a.pt", b"x")                # ipywidgets 7
 
 
 def test_coordinates_are_coarse_and_words_are_not():

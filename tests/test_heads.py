@@ -15,13 +15,16 @@ from test_verifier import claiming, judge
 
 import mechproof as mp
 from mechproof import zoo
+from mechproof.figures import several_heads
 from mechproof.max_of_k import brute_force, heads
 from mechproof.max_of_k.model import PER_HEAD, alone, last_logits
 from mechproof.max_of_k.truth import Truth
 from mechproof.proof.rounding import Ball
+from mechproof.zoo import tables
 from mechproof.zoo.certificate import certificate, encoded
 
 ROOT = Path(__file__).parents[1]
+TABLES = {1: tables.shipped("max-of-4"), 2: tables.shipped("max-of-4-h2"), 4: tables.shipped("max-of-4-h4")}
 IDS = ("brute_force", "exact", "separable", "separable:buckets=2")
 WAYS = ("halves", "noise", "opposite", "idle", "steep", "others")
 
@@ -265,3 +268,26 @@ def test_levels_count_no_more_than_the_list(monkeypatch):
     for seed in range(24):
         small = network(seed)
         assert faults(mp.prove(small, "separable:buckets=2"), small, right_sequences(small), covers=False) == []
+
+
+def test_what_the_page_says():
+    """Comparisons in words on the page of several heads, against the tables."""
+    mine, tried = ({h: table[table.strategy == id] for h, table in TABLES.items()} for id in ("separable", "brute_force"))
+    for h in (2, 4):
+        assert len(mine[h]) == 25 and (mine[h].accuracy_lower_bound > 0.99).all() and (mine[h].flops < tried[h].flops.min() / 100).all()
+        # "a few hundredths of a percent", on average
+        assert (mine[h].truth - mine[h].accuracy_lower_bound).mean() < 3e-4
+        exact = TABLES[h][TABLES[h].strategy == "exact"]
+        assert len(exact) == 25 and (exact.correct == exact.right).all()
+    # "grows faster than that of trying does"
+    for fewer, more in ((1, 2), (2, 4)):
+        assert mine[more].flops.median() / mine[fewer].flops.median() > tried[more].flops.median() / tried[fewer].flops.median()
+    # "most are settled at once", and of "maximum 5 against 4" no corner on the slider holds any
+    model = mp.load("max-of-4-h2/0")
+    (_, begun, book, _), *_ = heads.Heads.of(model, mp.search(model, "separable")["split"], 9).taken()
+    assert len(book.r) < 0.1 * begun
+    one, two = heads.sampled_leads(model, 5)[..., 4]
+    assert (one + two > 0).all() and not any(((one > s) & (two > -s)).any() for s in several_heads.STEPS)
+    # "in another way", "which one changes from maximum to maximum"
+    for name in ("max-of-4-h2/0", "max-of-4-h4/0"):
+        assert len(set(several_heads.runner_up(mp.load(name)).argmin(0).tolist())) > 1

@@ -1,24 +1,37 @@
-"""Your own model: a field for the path of a file, and what can be proved about it.
+"""Your own model: a field for a file, and what can be proved about it; and kinds of networks that ship, as examples.
 
 Problem: a chapter is about models that ship; a reader has others.  Idea: every strategy that a family lists runs on
-any file with its tensors, so a field and a button are enough; on a page, which has no kernel, the table of a shipped
-model stands in its place.
+any file with its tensors, so a field and a button are enough; on a page, which has no kernel, shipped models stand in
+its place.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from .. import zoo
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
 from ..explorable.faces import TwoFaces
 from ..proof import proving
-from ..proof.bound import Bound
-from ..proof.family import InputError
+from ..proof.bound import Bound, percent_lo, short
+from ..proof.family import InputError, Model
+from ..proof.names import STRATEGIES
+from ..zoo import networks, tables
+from .pieces import NOTE, choice, missing_axis
 
 # predicted operations up to which a strategy is tried
 CHEAP = 10**8
 COMMAND = "python -m mechproof prove FILE --strategy all"
+# networks that ship, one of each kind
+EXAMPLES = {"max-of-4/0": "one head", "max-of-4-h2/0": "two heads", "max-of-4-h4/0": "four heads",
+            "pizza-59/0": "modular addition, ReLU MLP", "tasks-induction/0": "two layers, induction",
+            "tasks-brackets/0": "two layers with MLPs, balanced brackets"}
 
 
 class Yours(TwoFaces):
@@ -27,10 +40,13 @@ class Yours(TwoFaces):
     def __init__(self, name: str, strategies: Sequence[str] = ()):
         self.name, self.chosen = name, strategies
 
-    def bounds(self, name: str, **said: str) -> list[tuple[str, Bound]]:
+    def load(self, name: str, **said: str) -> Model:
+        """The model of a name or path, quoted or not.  Errors: InputError, as `load`."""
+        return zoo.load(name.strip().strip("'\""), **said)
+
+    def bounds(self, model: Model) -> list[tuple[str, Bound]]:
         """What is proved of the model and by what (label, bound), the strongest first.
-        Errors: InputError, as `load` and `prove`."""
-        model = zoo.load(name.strip().strip("'\""), **said)
+        Errors: InputError, as `prove`."""
         listed = {s.id: s for s in proving.strategies(model)}
         cheap = [id for id, s in listed.items() if s.cost <= CHEAP] or [
             id for id, s in listed.items() if s.cost <= proving.COST_LIMIT][:1]
@@ -39,28 +55,86 @@ class Yours(TwoFaces):
                       key=lambda found: (-found[1].correct, found[1].flops))
 
     def text(self, name: str, **said: str) -> str:
-        """A line a bound, or the one line that says what is wrong with the file."""
+        """What the file is taken for, and a line a bound; or the one line that says what is wrong with it."""
         try:
-            lines = [f"{label:42} {bound}" for label, bound in self.bounds(name, **said)]
-            return "\n".join(lines) or "every proof that there is would take long here; on the command line it can"
+            model = self.load(name, **said)
+            lines = [f"{label:42} {bound}" for label, bound in self.bounds(model)]
+            what = [repr(model), *filter(None, [model.metadata.get("read_as"), networks.sampled(model)]), ""]
+            return "\n".join([*what, *(lines or ["every proof that there is would take long here; on the command line "
+                                                 "it can"])])
         except InputError as error:
             return str(error)
 
     def __repr__(self) -> str:
-        return f"{self.name}\n{self.text(self.name)}\nOf a file of yours: {COMMAND}"
+        return f"{self.text(self.name)}\nOf a file of yours: {COMMAND}"
 
     def widget(self):
-        """A field, a button and the table, with core ipywidgets."""
+        """A field, an upload, what a file leaves out, a button and the table, with core ipywidgets."""
         import ipywidgets as widgets
-        field, button = widgets.Text(self.name, description="model"), widgets.Button(description="prove")
-        out = widgets.HTML()
-        plain = widgets.Checkbox(False, description="my file has one head and no normalization", indent=False)
+        wide = {"layout": widgets.Layout(width="440px")}
+        field = widgets.Text(self.name, description="model", **wide)
+        upload = widgets.FileUpload(accept=".safetensors,.pt,.pth", multiple=False)
+        say = widgets.Text(description="say", placeholder="what it leaves out: normalization_type=none", **wide)
+        button, out = widgets.Button(description="prove"), widgets.HTML()
 
         def show(_=None):
             out.value = "<i>computing …</i>"
-            said = {"normalization_type": "none", "n_heads": "1"} if plain.value else {}
-            out.value = f"<pre>{html.escape(self.text(field.value, **said))}</pre>"
+            out.value = f"<pre>{html.escape(self.text(field.value, **pairs(say.value)))}</pre>"
+
+        def received(_=None):
+            with tempfile.TemporaryDirectory() as folder:
+                name, content = uploaded(upload.value)
+                path = Path(folder) / Path(name).name
+                path.write_bytes(content)
+                text = self.text(str(path), **pairs(say.value)).replace(str(path), path.name)
+                out.value = f"<pre>{html.escape(text)}</pre>"
 
         button.on_click(show)
+        upload.observe(received, "value")
         show()
-        return widgets.VBox([widgets.HBox([field, button]), plain, out])
+        return widgets.VBox([widgets.HBox([field, upload]), widgets.HBox([say, button]), out])
+
+
+def pairs(text: str) -> dict[str, str]:
+    """`normalization_type='none', n_heads=1`, or the same with spaces, as a dictionary."""
+    found = re.findall(r"""(\w+)\s*=\s*(?:'([^']*)'|"([^"]*)"|([^\s,]+))""", text)
+    return {key: next(filter(None, values), "") for key, *values in found}
+
+
+def uploaded(value: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> tuple[str, bytes]:
+    """Name and content of a file, as ipywidgets 7 or 8 hand it over."""
+    if isinstance(value, Mapping):
+        (name, entry), = value.items()
+        return name, bytes(entry["content"])
+    return value[0]["name"], bytes(value[0]["content"])
+
+
+def examples() -> Explorer:
+    """Which proofs a network of each kind has, by length, from the tables that ship."""
+    found = {}
+    for name in EXAMPLES:
+        rows = tables.shipped(name.partition("/")[0])
+        found[name] = rows[(rows.model == name) & rows.error.isna()].sort_values("flops")
+    low, high = (f(float(f(rows.flops)) for rows in found.values()) for f in (min, max))
+
+    def draw(figure, network: str):
+        axes, rows = figure.add_axes((0.11, 0.16, 0.86, 0.71)), found[network]
+        plots.flops_axis(axes, low / 2, high * 3)
+        missing_axis(axes, 1e-5)
+        axes.set_ylim(1.4, 1e-5)
+        y = (1 - rows.accuracy_lower_bound).clip(lower=1.4e-5)
+        plots.dots(axes, rows.flops, y, 30, plots.NOISE, 0.6)
+        best = rows[rows.accuracy_lower_bound == rows.accuracy_lower_bound.max()].iloc[0]
+        tried = rows[rows.strategy == "brute_force"].iloc[0]
+        choice(axes, best.flops, max(1 - best.accuracy_lower_bound, 1.4e-5), 9)
+        end = tried.flops, max(1 - tried.accuracy_lower_bound, 1.4e-5)
+        axes.annotate(STRATEGIES["brute_force"].label, end, (0, -14), ha="center", **NOTE)
+        n, share = len(rows), percent_lo(best.correct, best.total)
+        label = STRATEGIES[best.strategy.partition(":")[0]].label
+        axes.set_title(f"{n} proof{'s' * (n > 1)}; {share} by {label}, in {short(best.flops)} operations")
+        return (f"{EXAMPLES[network]}: {share} certified, trying takes {short(tried.flops)}",
+                f"Scatter of certified share against length of {n} proofs of {network} ({EXAMPLES[network]}). "
+                f"Strongest: {label}, {share} in {short(best.flops)} operations; brute force {short(tried.flops)}.")
+
+    return explore(draw, {"network": "max-of-4-h2/0"}, hint="From one head to four: fewer proofs, and still short "
+                   "ones. Of two layers there is one, which is to try every input.", height=3.6, network=EXAMPLES)

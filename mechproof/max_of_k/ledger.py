@@ -110,14 +110,14 @@ class Masses:
 @lru_cache(maxsize=16)
 def masses(lay: Layout, n: int, each: bool) -> Masses:
     """Of pairs, or of rows (maximum, bucket of queries).  Raises `Fault` where they are not all v^(n + 1)."""
-    v = lay.d_vocab
+    whole = lay.sequences(n)
     with cost.addresses():
-        pair = [(m + 1) ** n - (m**n if t < m else 0) for m, t in zip(lay.m.tolist(), lay.t.tolist())]
+        pair = [(m + 1) ** n - (m**n if need else 0) for m, need in zip(lay.m.tolist(), lay.need.tolist())]
         size, first = lay.size.flatten().tolist(), lay.first.tolist()
         of = pair if each else [count * pair[at + count - 1] if count else 0 for at, count in zip(first, size)]
-        if sum(of) != v ** (n + 1):
-            raise Fault(f"rows hold {sum(of)} of {v ** (n + 1)} sequences: a fault of the library")
-        return Masses(tuple(of), torch.tensor([(v - 1) * (mass > 0) for mass in of]))
+        if sum(of) != whole:
+            raise Fault(f"rows hold {sum(of)} of {whole} sequences: a fault of the library")
+        return Masses(tuple(of), torch.tensor([lay.rivals * (mass > 0) for mass in of]))
 
 
 @dataclass(frozen=True, eq=False)

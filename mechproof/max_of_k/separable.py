@@ -153,7 +153,7 @@ def count(lay: Layout, each: bool, stage: Stage, book: Ledger, cells: Cells) -> 
     of = masses(lay, n, each)
     left, (known, at, given_up) = book.rows_left(of), book.given_up(cells.given_up)
     passed, dropped, listed = (of.sum(rows) for rows in (~left, given_up, left & ~given_up))
-    if passed + listed + dropped != lay.d_vocab ** (n + 1):
+    if passed + listed + dropped != lay.sequences(n):
         raise Fault("rows passed, listed and given up are not all there are: a fault of the library")
     if by_levels(lay, stage):
         return passed + counted(stage, known, cells[at], of, lay), lambda: 0
@@ -186,7 +186,7 @@ def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor,
 
 def by_levels(lay: Layout, stage: Stage) -> bool:
     """Whether sequences are too long to list the open combinations."""
-    return lay.d_vocab ** (stage.others + 1) > LISTED
+    return lay.sequences(stage.others) > LISTED
 
 
 def lost(cells: Cells, choices: Int[Tensor, "c p"]) -> Bool[Tensor, " c"]:

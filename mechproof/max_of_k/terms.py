@@ -82,11 +82,11 @@ class Layout:
 
     m, t [pair]; segment [pair], the row (maximum, bucket of the offset) it is in; size [m, b], tokens in a bucket; none
     [m, b], where there are none, and place [m, b], which bucket stands in; first [row], where a row's pairs begin;
-    window [pair, b], the last token of a bucket.
+    window [pair, b], the last token of a bucket; rivals, the number of wrong tokens.
     """
 
-    def __init__(self, d_vocab: int, edges: list[int]):
-        self.d_vocab, self.edges = d_vocab, edges
+    def __init__(self, d_vocab: int, edges: list[int], outputs: int | None = None):
+        self.d_vocab, self.edges, self.rivals = d_vocab, edges, (outputs or d_vocab) - 1
         at, m = torch.tensor(edges), torch.arange(d_vocab)
         self.m = m.repeat_interleave(m + 1)
         self.t = self.m - torch.cat([torch.arange(k + 1) for k in range(d_vocab)])
@@ -98,8 +98,36 @@ class Layout:
         self.first = (self.pair(m, m)[:, None] + at).flatten()
         self.window = self.m[:, None] - at
 
+    @property
+    def need(self) -> Bool[Tensor, " pair"]:
+        """Where the query is not the maximum, so that another position must hold it."""
+        return self.t < self.m
+
     def pair(self, m: Tensor | int, t: Tensor | int) -> Tensor | int:
         return m * (m + 1) // 2 + m - t
+
+    def sequences(self, others: int) -> int:
+        """All of them, with so many tokens besides the query."""
+        return self.d_vocab ** (others + 1)
+
+
+class OneQuery(Layout):
+    """The same where the query is no token of the sequence: a pair is a maximum, t is 0 for all."""
+
+    def __init__(self, d_vocab: int, edges: list[int], outputs: int | None = None):
+        super().__init__(d_vocab, edges, outputs)
+        self.m = torch.arange(d_vocab)
+        self.t, self.window = torch.zeros_like(self.m), self.m[:, None] - torch.tensor(edges)
+
+    @property
+    def need(self) -> Bool[Tensor, " pair"]:
+        return torch.ones_like(self.m, dtype=torch.bool)
+
+    def pair(self, m: Tensor | int, t: Tensor | int) -> Tensor | int:
+        return m
+
+    def sequences(self, others: int) -> int:
+        return self.d_vocab**others
 
 
 @lru_cache(maxsize=16)
@@ -388,7 +416,7 @@ class Separable:
         lay, pairs = self.lay, self.pairs
         keys, places = self.keys(pairs.lo, pairs.hi, lay.m), exponential(pairs.e)
         known = bounded(keys).all(1) & bounded(places).all(1) & bounded(pairs.own_weights)
-        return Stage(self.circuits.n_ctx - 1, lay.m, lay.t < lay.m, lambda g, r: self.lead_EU[g, r],
+        return Stage(self.circuits.n_ctx - 1, lay.m, lay.need, lambda g, r: self.lead_EU[g, r],
                      lambda g, r: self.own[g, r], lambda rows: keys[:, rows], places, self.votes, known, lay.none)
 
     def grouped(self) -> Stage:

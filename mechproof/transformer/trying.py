@@ -61,26 +61,41 @@ def whole_inputs(settings: Settings, free: Int[Tensor, "b f"]) -> Int[Tensor, "b
     return tokens
 
 
+class Judge:
+    """Tries inputs of one model, given by their free tokens."""
+
+    def __init__(self, model: Model):
+        self.model, self.network, self.truth = model, Network(model), Truth(model)
+        sizes = model.sizes
+        wide = max(sizes["d_model"], sizes["d_mlp"], sizes["n_heads"] * max(sizes["d_head"], sizes["n_ctx"]), 1)
+        self.step = max(1, BLOCK // (wide * sizes["n_ctx"]))
+        numbers = sum(tensor.numel() for tensor in model.tensors.values())
+        self.in_balls = 2 * sizes["n_ctx"] * numbers * sum(PRECISIONS) // 64
+
+    def __call__(self, free: Int[Tensor, "b f"]) -> Count:
+        """How many are right.  Complexity: a forward pass each."""
+        right, doubtful, settings = 0, [], self.network.settings
+        with cost.count() as counted:
+            for some in free.split(self.step) if len(free) else ():
+                with cost.addresses():
+                    tokens = whole_inputs(settings, some)
+                    answer = answers(settings, self.model.tensors.get("answers"), some)
+                margin, off = lead(self.network.logits(tokens), answer)
+                sure, wrong = margin > off, margin < -off
+                with cost.charge(2 * len(some), "counted"):
+                    right += int(sure.sum())
+                    doubtful += some[~(sure | wrong)].tolist()
+            with cost.charge(len(doubtful) * self.in_balls, "decided in balls"):
+                right += sum(self.truth.right(tokens) for tokens in doubtful)
+        return Count(right, len(doubtful), counted.flops)
+
+
 def tried(model: Model, start: int, stop: int) -> Count:
     """Count a span of inputs.  Complexity: a forward pass each."""
-    network, truth, right, doubtful = Network(model), Truth(model), 0, []
-    settings, table, sizes = network.settings, model.tensors.get("answers"), model.sizes
-    wide = max(sizes["d_model"], sizes["d_mlp"], sizes["n_heads"] * max(sizes["d_head"], sizes["n_ctx"]), 1)
-    step = max(1, BLOCK // (wide * sizes["n_ctx"]))
-    with cost.count() as counted:
-        for at in range(start, stop, step):
-            with cost.addresses():
-                free = free_tokens(settings, at, min(at + step, stop))
-                tokens, answer = whole_inputs(settings, free), answers(settings, table, free)
-            margin, off = lead(network.logits(tokens), answer)
-            sure, wrong = margin > off, margin < -off
-            with cost.charge(2 * len(free), "counted"):
-                right += int(sure.sum())
-                doubtful += free[~(sure | wrong)].tolist()
-        numbers = sum(tensor.numel() for tensor in model.tensors.values())
-        with cost.charge(len(doubtful) * 2 * sizes["n_ctx"] * numbers * sum(PRECISIONS) // 64, "decided in balls"):
-            right += sum(truth.right(tokens) for tokens in doubtful)
-    return Count(right, len(doubtful), counted.flops)
+    judge = Judge(model)
+    counts = [judge(free_tokens(judge.network.settings, at, min(at + judge.step, stop)))
+              for at in range(start, stop, judge.step)]
+    return Count(*(sum(column) for column in zip(*counts))) if counts else Count(0, 0, 0)
 
 
 def spans(total: int) -> list[tuple[int, int]]:

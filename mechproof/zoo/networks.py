@@ -21,7 +21,8 @@ from ..proof.proving import COST_LIMIT, prove, strategies
 from ..proof.state import own_state
 from .imports import Found, means
 
-ANY = "transformer"
+ANY, ONE_LAYER = "transformer", "one_layer"
+NAMED_ANEW = (ANY, ONE_LAYER)                       # whose tensors have canonical names
 MAX = ("max_of_k", "max_of_k_heads")
 ATTENTION = ("W_Q", "W_K", "W_V", "W_O")
 SAMPLE = 10_000
@@ -58,7 +59,16 @@ def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
     metadata = {key: str(value) for key, value in said.items()}
     plain = metadata["normalization_type"].lower() == "none"
     notes += ["assumed: eps 1e-05"] if not plain and "eps" not in metadata else []
-    return Model(name, families[ANY], tensors, metadata | read_as(notes))
+    wide = families[ONE_LAYER if is_one_layer(families[ONE_LAYER], tensors, metadata) else ANY]
+    return Model(name, wide, tensors, metadata | read_as(notes))
+
+
+def is_one_layer(family: Family, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether the network names the largest token by one layer of attention; what is wrong with it, others say."""
+    try:
+        return set(family.tensors) <= set(tensors) and bool(family.sizes(tensors, metadata))
+    except InputError:
+        return False
 
 
 def read_as(notes: list[str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ from ..proof.state import own_state
 from . import imports, networks
 
 DATA = Path(__file__).parents[1] / "data"
-PACKAGES = ("max_of_k", "pizza", "transformer")
+PACKAGES = ("max_of_k", "pizza", "transformer", "one_layer")
 # entry points, where other packages name a tuple of families
 GROUP = "mechproof.families"
 SHARD_BYTES = 7 * 2**20
@@ -256,7 +256,7 @@ def _fitting(tensors: Mapping[str, Tensor], metadata: Mapping) -> list[Family]:
         except (InputError, IndexError, ValueError):
             return False
         return True
-    return [family for family in families().values() if family.name != networks.ANY
+    return [family for family in families().values() if family.name not in networks.NAMED_ANEW
             and set(family.tensors) <= set(tensors) and not _others(family, tensors) and fits(family)]
 
 
@@ -270,7 +270,7 @@ def _family_of(name: str, tensors: Mapping[str, Tensor], metadata: Mapping) -> F
 
     def lacking(family: Family) -> set[str]:
         return set(family.tensors) - set(tensors)
-    known = [family for family in families().values() if family.name != networks.ANY]
+    known = [family for family in families().values() if family.name not in networks.NAMED_ANEW]
     best = min(known, key=lambda family: len(lacking(family)) + len(_others(family, tensors)))
     if lacking(best):
         raise InputError(f"model {name!r} lacks {', '.join(sorted(lacking(best)))}; "
