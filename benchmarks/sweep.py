@@ -28,7 +28,8 @@ from mechproof.max_of_k.paths import paths_of
 from mechproof.zoo import sweep, tables
 
 LONG, WIDE = "separable:groups=12,buckets=12", "separable:groups=24,buckets=16"
-BESIDES = {"max-of-5": LONG, "max-of-10": LONG, "max-of-20": LONG, "max-of-10-v128": WIDE, "max-of-4-v128": WIDE, "max-of-4-v256": WIDE}
+BESIDES = {"max-of-5": LONG, "max-of-10": LONG, "max-of-20": LONG, "max-of-10-v128": WIDE, "max-of-4-v128": WIDE, "max-of-4-v256": WIDE,
+            "tasks-brackets": "brute_force"}
 SAMPLE, SEED = 50, 0
 TIMED = "max-of-4"
 
@@ -103,6 +104,11 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "max-of-10-v128": "longer sequences of a larger vocabulary",
            "max-of-4-h2": "two heads of half the width each", "max-of-4-h4": "four heads of a quarter of the width each",
            "max-of-10-h2": "two heads and longer sequences",
+           "max-of-4-ln": "layer norm before the attention and before the unembedding", "max-of-5-sign": "a closing = sign, and an output for it",
+           "tasks-sorted": "another task: is the sequence sorted?", "tasks-second-largest": "another task: the second largest token",
+           "tasks-brackets": "another task, two layers: are the brackets balanced?",
+           "tasks-induction": "another task, two layers: what followed the last token before?",
+           "tasks-addition": "another task: addition with learned attention",
            "pizza-113": "chapter two, and the MLP of chapter three", "pizza-31": "a smaller modulus", "pizza-59": "a smaller modulus",
            "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
            "pizza-113-messy": "trained without weight decay: no clean keys to find",
@@ -142,7 +148,7 @@ make those {sample} rows again.
 # The weights
 
 One collection each, stacked over seeds in files of less than 8 MiB (`mechproof/data`); made by `python benchmarks/build_zoo.py COLLECTION`
-(`max-of-4-reference` came as it is).
+or `train_tasks.py` (`max-of-4-reference` came as it is).
 
 | collection | models | MB | what for |
 |---|---|---|---|

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_model
+from conftest import right_sequences, small_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,6 +26,9 @@ from mechproof.zoo.certificate import certify
 FILES = Path(__file__).parent / "files"
 LOGITS = load_file(FILES / "logits-2.safetensors") | load_file(FILES / "logits-4.safetensors")
 PLAIN = {"normalization_type": "none", "n_heads": 1}
+KIND = dict.fromkeys(LOGITS, "transformer") | dict.fromkeys(("plain", "biases", "bridge"), "max_of_k")
+KIND |= dict.fromkeys(("bridge-heads", "narrow", "two-heads"), "max_of_k_heads")
+KIND |= dict.fromkeys(("closing", "ln", "ln-pre", "no-scale", "rms", "rms-pre"), "one_layer")
 # what no configuration says
 SAID = {name: {"task": "max"} | ({"inputs": "? ? ? 10"} if name == "closing" else {}) for name in LOGITS}
 
@@ -36,7 +39,7 @@ def checkpoint(name: str) -> dict:
 
 def logits_of(model: mp.Model) -> torch.Tensor:
     """Logits of every input, in order, in float64."""
-    if model.family.name == "max_of_k":
+    if model.family.name in ("max_of_k", "max_of_k_heads"):
         w, (n, v) = {name: x.double() for name, x in model.tensors.items()}, (model.sizes["n_ctx"], model.sizes["d_vocab"])
         return last_logits(w, torch.cartesian_prod(*[torch.arange(v)] * n))
     with own_state():
@@ -56,10 +59,11 @@ def test_a_file_of_transformerlens_is_the_network_that_it_was(name):
     """Logits as TransformerLens computed them on all 1 000 inputs, and the count of right ones."""
     model = mp.load(checkpoint(name), **SAID[name])
     assert torch.allclose(logits_of(model), LOGITS[name].double(), rtol=1e-5, atol=1e-5)
-    assert model.family.name == ("max_of_k" if name in ("plain", "biases", "bridge") else "transformer")
+    assert model.family.name == KIND[name]
     assert name != "plain" or "b_Q" not in model.tensors
     answers = torch.cartesian_prod(*[torch.arange(10)] * 3).amax(1)
-    assert mp.prove(model, "brute_force").correct == right(LOGITS[name].double(), answers)
+    for strategy in {"brute_force", "exact"} & {s.id for s in mp.strategies(model)}:
+        assert mp.prove(model, strategy).correct == right(LOGITS[name].double(), answers)
 
 
 @pytest.mark.parametrize("name", ["biases", "two-heads", "mlp-gelu", "two-layers"])
@@ -447,3 +451,28 @@ def test_attention_that_adds_up_is_no_mean():
     assert [model.family.name for model in found.values()] == ["pizza", "transformer"]
     three = mp.load(w, attention="mean", d_input=3, **said)
     assert three.family.name == "transformer" and mp.prove(three, "brute_force").total == 9
+
+
+def test_what_a_reviewer_found():
+    """The right number of heads said of a bare file; a malformed one named; a heads' axis of one; tokens that are not reversed."""
+    two = dict(mp.load("max-of-4-h2/0").tensors)
+    assert mp.load(two, normalization_type="none", n_heads=2).sha256 == mp.load("max-of-4-h2/0").sha256
+    with pytest.raises(mp.InputError, match="n_heads 3 is said, and the tensors have 2 heads"):
+        mp.load(two, normalization_type="none", n_heads=3)
+    for name, wrong in (("W_V", torch.zeros(3, 32, 16)), ("b_Q", torch.ones(16))):
+        with pytest.raises(mp.InputError, match=f"^tensor {name} has shape .* expected one axis more, with the two heads or more"):
+            zoo.model_from_tensors("m", two | {name: wrong})
+    plain = mp.load("max-of-4/0")
+    axis = {name: x[None] if name in ("W_Q", "W_K", "W_V", "W_O") else x for name, x in plain.tensors.items()}
+    content, _ = zoo.certificate.certificate(plain, "separable-small")
+    assert verifier.verify_tensors(content, {name: x.numpy() for name, x in axis.items()}, {"n_heads": "1"}).code == 0
+    # a word of metadata alone turns no tokens
+    model = zoo.model_from_tensors("m", dict(small_model(0).tensors), {"tokens": "reversed"})
+    bound, n = mp.prove(model, "exact"), model.sizes["d_vocab"]
+    every = torch.cartesian_prod(*[torch.arange(n)] * model.sizes["n_ctx"]).tolist()
+    assert {tuple(t) for t in every if bound.covers(t)} == right_sequences(model)
+    # what would take hours in balls is said instead
+    far = dict(mp.load("max-of-4/0").tensors)
+    far["W_pos"] = far["W_pos"] * torch.tensor([400.0, 1, 1, 1])[:, None]
+    with pytest.raises(mp.InputError, match="too close to call in float64, more than `exact` decides in balls"):
+        mp.prove(zoo.model_from_tensors("m", far), "exact")

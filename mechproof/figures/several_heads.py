@@ -115,7 +115,7 @@ def split(model: Model, maximum: int = 20) -> Explorer:
 def steps(model: Model) -> pd.DataFrame:
     """What the first two steps of the proof decide."""
     proof, rows = Heads.of(model, advise(model)["split"], BUCKETS), []
-    for name, (_, begun, book, _) in zip(("queries in buckets", "single queries"), proof.taken()):
+    for name, (_, begun, book, _) in zip(("buckets of queries", "single queries"), proof.taken()):
         rows.append({"step": name, "cells": begun, "left open": len(book.r)})
     return pd.DataFrame(rows).set_index("step")
 
@@ -166,5 +166,5 @@ def what_it_comes_to() -> pd.DataFrame:
                      "accuracy, mean": f"{100 * mean(mine.truth):.3f}%",
                      "exact count right": agree,
                      "operations": middle(mine.flops), "exact count": middle(count.flops),
-                     "brute force": middle(tried.flops)})
+                     "trying": middle(tried.flops)})
     return pd.DataFrame(rows).set_index("heads")

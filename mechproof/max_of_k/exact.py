@@ -33,6 +33,7 @@ from .separable import left_open
 from .terms import Circuits, Groups, Separable, Stage, exponential, over_bucket, standing_in
 from .truth import Truth
 
+TRIED = 2**18                   # more sequences than this are not decided in balls
 GROUPS, BUCKETS = 6, 9          # of the first step; they change the cost and nothing else
 
 
@@ -136,21 +137,30 @@ def count_right(model: Model, steps: Steps,
     *_, (stage, _, book, cells) = steps.taken()
     book.rows_left(of)
     known, _, given_up = book.given_up(cells.given_up)
-    stage, decide, doubtful = steps.by_key(stage), decide or Truth(model).right, of.sum(given_up)
+    most = TRIED if decide is None else ENUMERABLE
+    stage, decide, doubtful = steps.by_key(stage), decide or Truth(model).right, at_most(most, of.sum(given_up))
     for block, slack in left_open(stage, known.r, known.g, lambda at: stage.cells(known.r[at], known.g[at])):
         sure = block.total < -slack
         at = block.distinct(sure)
         wrong.scatter_add_(0, block.row[at], torch.ones_like(at))
         unsure = block.apart_from(block.distinct(~sure), at)
+        doubtful = at_most(most, doubtful + len(unsure))
         with cost.charge(in_balls(model, len(unsure)), "decided in balls"):
             for row, offsets in zip(block.row[unsure].tolist(), block.choices[unsure].tolist()):
                 m = int(lay.m[row])
                 wrong[row] += not decide([m - o for o in offsets] + [int(lay.t[row])])
-            doubtful += len(unsure)
     with cost.charge(in_balls(model, of.sum(given_up)), "decided in balls"):
         for row in given_up.nonzero()[:, 0].tolist():
             wrong[row] = sum(not decide(tokens) for tokens in sequences(int(lay.m[row]), int(lay.t[row]), n))
     return all_ - wrong, doubtful
+
+
+def at_most(most: int, doubtful: int) -> int:
+    """The number.  Errors: InputError where so many sequences would take too long in balls."""
+    if doubtful > most:
+        raise InputError(f"{doubtful} inputs are too close to call in float64, more than `exact` decides in balls "
+                         f"({most}); try separable")
+    return doubtful
 
 
 def sequences(m: int, q: int, n: int) -> Iterator[list[int]]:

@@ -196,7 +196,7 @@ FAMILIES = (
            ignored=(*BUFFERS, "b_K"), optional=model.BIASES, silent=model.BIASES, strategies=strategies_of_heads,
            train=train, recipe=RECIPE, collections=COLLECTIONS_OF_HEADS,
            numbers=lambda sizes: sizes["n_heads"] * (numbers(sizes) + sizes["d_vocab"] ** 3),
-           assumed={key: value for key, value in ASSUMED.items() if key != "n_heads"}, asked=("normalization_type",),
+           assumed=ASSUMED | {"n_heads": "n_heads"}, asked=("normalization_type",),
            sampled=sampled),
     Family(name="max_of_k_stripped", tensors=("QK_left", "QK_right", "EU", "OV_left", "OV_right"), foreign=FOREIGN,
            ignored=BUFFERS, sizes=edits.sizes, strategies=stripped_strategies, train=None, recipe={"edit": "stripped"},

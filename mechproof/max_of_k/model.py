@@ -76,6 +76,9 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     """
     for name in ("W_E", "W_pos", "W_Q"):
         if tensors[name].dim() != 2:
+            if name == "W_Q" and tensors[name].dim() == 3:
+                # which says what is wrong, if something is
+                sizes_of_heads(tensors, metadata)
             raise InputError(f"tensor {name} has shape {list(tensors[name].shape)}; expected two dimensions")
     (d_vocab, d_model), n_ctx, d_head = tensors["W_E"].shape, tensors["W_pos"].shape[0], tensors["W_Q"].shape[1]
     found = {"n_ctx": n_ctx, "d_vocab": d_vocab, "d_model": d_model, "d_head": d_head}

@@ -90,7 +90,7 @@ def checked(model: Model, preset: Strategy, parameters: Parameters, advice: obje
 
 def in_readers_tokens(model: Model, case: Callable[[Sequence[int]], Case]) -> Callable[[Sequence[int]], Case]:
     """The case of an input as the network's owner writes it, where the proof counts tokens from the top."""
-    if model.metadata.get("tokens") != "reversed":
+    if model.metadata.get("tokens") != "reversed" or str(model.metadata.get("task", "max")).lower() != "min":
         return case
     top = model.sizes["d_vocab"] - 1
 

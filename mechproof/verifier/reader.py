@@ -125,9 +125,9 @@ def scale(text: Any, d_head: int) -> bool:
 
 def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     """Which network these tensors are, checked."""
-    kind = kind_of(tensors)
     # copies: what the caller does meanwhile is another network
-    tensors = {name: np.array(x) for name, x in tensors.items()}
+    tensors = of_one_head({name: np.array(x) for name, x in tensors.items()})
+    kind = kind_of(tensors)
     if kind in MAX:
         tensors = speaking(tensors)
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
@@ -165,6 +165,15 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         require((1 if name == "width" else 2) <= x <= MOST[name],
                 f"model has {name} {x}; at most {MOST[name]} can be checked")
     return Model({name: tensors[name] for name in shapes}, sizes, kind)
+
+
+def of_one_head(tensors: Arrays) -> Arrays:
+    """Without the heads' axis where there is one head of a network of max."""
+    dims = {"W_Q": 3, "W_K": 3, "W_V": 3, "W_O": 3, "b_Q": 2, "b_K": 2, "b_V": 2}
+    having = {name for name in dims if name in tensors}
+    if "W_in" in tensors or not all(tensors[name].ndim == dims[name] and len(tensors[name]) == 1 for name in having):
+        return tensors
+    return {name: x[0] if name in having else x for name, x in tensors.items()}
 
 
 def speaking(tensors: Arrays) -> Arrays:

@@ -262,7 +262,10 @@ def check_silent(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None
 
 
 def means(value: str, expected: str, sizes: Mapping[str, int]) -> bool:
-    """Whether a value of metadata is the one that is assumed; `sqrt(size)` is a number near that."""
+    """Whether a value of metadata is the one that is assumed; `sqrt(size)` is a number near that, the name of a size
+    what that is."""
+    if expected in sizes:
+        return value == str(sizes[expected])
     if expected.startswith("sqrt"):
         try:
             return float(value) > 0 and abs(float(value) ** 2 / sizes[expected[5:-1]] - 1) < 1e-12

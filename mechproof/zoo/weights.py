@@ -224,7 +224,8 @@ def _as_assumed(model: Model, said: Mapping[str, Any]) -> Model:
     for key, expected in family.assumed.items():
         for value in [str(x) for x in (model.metadata.get(key), said.get(key)) if x is not None]:
             if not imports.means(value, expected, model.sizes):
-                raise InputError(f"model {model.name!r} has {key} {value!r}; proofs here are about {key} {expected}, "
+                meant = model.sizes.get(expected, expected)
+                raise InputError(f"model {model.name!r} has {key} {value!r}; proofs here are about {key} {meant}, "
                                  "and its tensors alone would be another network")
     open_ = [key for key in family.asked if key not in model.metadata and key not in said]
     if open_ and not ours:
