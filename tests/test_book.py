@@ -80,6 +80,8 @@ SUBCUBIC = "EUPU-{}--attn-mean-query+diff--attn-err-{}".format
     ("max_of_k", {"seed": 3, "K": 10, "rank": 2, "strategy": SUBCUBIC("mean-query+max-diff", "max-diff")}, ["max-of-10/3", "'rank': 2"]),
     ("past_the_paper", {"seed": 17, "K": 4, "rank": 24, "strategy": "compact-gram"}, ["max-of-4/17", "'rank': 24"]),
     ("past_the_paper", {"seed": 3, "K": 10, "rank": 8, "strategy": "separable-grouped"}, ["max-of-10/3", "'rank': 8"]),
+    ("several_heads", {"seed": 3, "maximum": 40}, ["'maximum': 40"]),
+    ("your_own_network", {"model": "max-of-4-ln/1"}, ["Model(max-of-4-ln/1, one_layer"]),
     ("noise_limits", {"seed": 6, "rank": 4, "strategy": "gram", "noise_seed": 5}, ["max-of-4/6", "'rank': 4"]),
     ("pizza_quadrature", {"seed": 1, "p": 31, "rank": 8, "strategy": "moments_exact_neurons"}, ["pizza-31/1", "'rank': 8"]),
     ("pizza_quadrature", {"seed": 4, "p": 59, "rank": 12, "strategy": "wheel"}, ["pizza-59/4", "'rank': 12"]),
@@ -142,7 +144,7 @@ def test_disabled_controls_are_those_that_change_nothing(path):
     outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
     found = [re.search(r"data-alts>(.*?)</script>", o.get("data", {}).get("text/html", ""), re.S) for o in outputs]
     explorers = [json.loads(m.group(1).replace("<\\/", "</")) for m in found if m]
-    assert len(explorers) >= (1 if path.stem in ("index", "proof_gone_wrong") else 3)
+    assert len(explorers) >= (1 if path.stem in ("index", "proof_gone_wrong", "your_own_network") else 3)
     text = "".join(o.get("data", {}).get("text/html", "") for o in outputs)
     names = re.findall(r'location\.hash\.startsWith\("#(\w+)\?', text)
     assert len(names) == len(set(names)) == len(explorers)                 # an address means one explorer

@@ -40,9 +40,9 @@ def page(browser):
 
 
 PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "proof_gone_wrong", "pizza_quadrature", "noise_limits",
-         "reproduction", "references")
+         "reproduction", "references", "several_heads", "your_own_network")
 EXPLORERS = {"index": 1, "max_of_k": 6, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 8, "noise_limits": 10,
-             "reproduction": 3}                                          # at least
+             "reproduction": 3, "several_heads": 3, "your_own_network": 1}                # at least
 
 
 def open_chapter(page, name: str = "max_of_k") -> None:
@@ -122,7 +122,8 @@ def test_asking_about_typed_tokens_agrees_with_the_library(page):
     assert ask.locator("[data-answer]").inner_text().startswith("Give 4 whole numbers from 0 to 63")
 
 
-@pytest.mark.parametrize("chapter, theorems", [("max_of_k", 2), ("past_the_paper", 1), ("pizza_quadrature", 6), ("noise_limits", 1)])
+@pytest.mark.parametrize("chapter, theorems", [("max_of_k", 2), ("past_the_paper", 1), ("several_heads", 1), ("pizza_quadrature", 6),
+                                               ("noise_limits", 1)])
 def test_formulas_theorems_and_solutions_render(page, chapter, theorems):
     open_chapter(page, chapter)
     page.wait_for_selector("mjx-container svg")
