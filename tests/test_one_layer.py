@@ -12,8 +12,10 @@ from conftest import small_model
 from flint import arb, ctx
 from test_extremes import extreme
 from test_soundness import disturbed
+from test_verifier import claiming, judge
 
 import mechproof as mp
+from mechproof import verifier
 from mechproof.max_of_k import heads
 from mechproof.one_layer import proof, tables
 from mechproof.proof.balls import matrix
@@ -21,6 +23,7 @@ from mechproof.proof.rounding import Ball
 from mechproof.proof.state import own_state
 from mechproof.transformer.truth import Truth
 from mechproof.zoo import tables as shipped
+from mechproof.zoo.certificate import certificate, encoded
 
 FORMS = {"free": ([], []), "closing": ([], [0]), "opening": ([0], []), "both": ([0], [1])}
 
@@ -157,7 +160,7 @@ def test_the_same_network_by_two_families():
 
 def wider(self):
     """Planted: the divisor before the unembedding is known exactly."""
-    low, high = DIVISORS(self)
+    _, high = DIVISORS(self)
     return high, high
 
 
@@ -213,3 +216,49 @@ def test_trained_networks(collection, least):
         assert not bound.covers(tokens) or truth.right(tokens)
     case = bound.case([3, 40, 17, 29])
     assert case.covered and 0 < case.margin() <= truth.margin_lo([3, 40, 17, 29])
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_the_verifier_derives_the_same(seed):
+    """Its own count of the same proof, on advice as it is and spoiled; never more than is right."""
+    model = network(seed)
+    if model.family.name != "one_layer":
+        assert model.family.name in ("max_of_k", "max_of_k_heads")
+        return
+    right, draw = mp.prove(model, "brute_force").correct, random.Random(seed)
+    for name in ("exact", "separable", "separable:buckets=2", "brute_force"):
+        content, bound = certificate(model, name)
+        # small networks cost the verifier relatively more
+        content["flops"] = 10**9
+        verdict = judge(content, model)
+        assert verdict.code == 0 and bound.correct <= verdict.correct <= right, verdict.line
+        assert judge(claiming(content, correct=min(verdict.correct + 1, bound.total)), model).code == (verdict.correct < bound.total)
+        for spoil in (lambda x: x + torch.randn(x.shape, dtype=x.dtype), lambda x: extreme(x, draw)):
+            advice = {key: encoded(spoil(x)) for key, x in mp.search(model, name).items()}
+            other = judge(claiming(content, correct=0) | {"advice": advice}, model)
+            assert (other.code == 0 and other.correct <= right) or "overflow" in other.line, other.line
+
+
+@pytest.mark.parametrize("name", ["max-of-4-ln/2", "max-of-5-sign/3"])
+@pytest.mark.parametrize("strategy", ["separable", "exact"])
+def test_certificates_of_trained_networks(name, strategy):
+    model = mp.load(name)
+    content, bound = certificate(model, strategy)
+    verdict = judge(content, model)
+    assert verdict.code == 0 and 0 <= verdict.correct - bound.correct <= bound.total >> 18 and verdict.flops <= bound.flops / 0.9
+    assert judge(claiming(content, correct=verdict.correct + 1), model).code == 1
+
+
+def test_other_settings_are_another_network():
+    """A certificate is about the settings too: of another eps, scale, task or form of inputs it is refused."""
+    model = mp.load("max-of-4-ln/0")
+    content, _ = certificate(model, "separable")
+    tensors = {name: x.numpy() for name, x in model.tensors.items()}
+    said = {key: str(model.metadata[key]) for key in ("normalization_type", "task", "inputs")}
+    assert verifier.verify_tensors(content, tensors, said).code == 0
+    for other, code in (({"eps": "1e-6"}, 1), ({"attn_scale": "5"}, 1), ({"task": "min"}, 1), ({"normalization_type": "RMS"}, 1),
+                        ({"task": "sum"}, 2), ({"normalization_type": "none"}, 2), ({"inputs": "? ? ?"}, 1), ({"inputs": "? ? ? ? ?"}, 2),
+                        ({"eps": "x"}, 2), ({"attention": "mean"}, 2), ({"d_input": "63"}, 1)):
+        assert verifier.verify_tensors(content, tensors, said | other).code == code, other
+    assert verifier.verify_tensors(content, tensors, {}).code == 2
+    assert verifier.verify_tensors(content, tensors | {"blocks.0.mlp.W_in": tensors["embed.W_E"]}, said).code == 2

@@ -15,6 +15,7 @@ that only the short sums after them are left to float64 and its error bounds (`n
     terms.py       a network's terms, query by query or queries in buckets
     levels.py      the count where there are too many combinations of buckets to list
     heads.py       several heads: quotients of such sums
+    layer.py       one layer of attention with norms, fixed tokens, more outputs
     separable.py   which sequences are certain: what is left open, listed once a row and counted
     exact.py       the exact number of right sequences by branch and bound
     cubic.py       the cubic proof

@@ -220,7 +220,7 @@ def certified(w: Weights, split: np.ndarray, buckets: int) -> int:
     """How many sequences the separable proof certifies."""
     heads = Heads(w, split, buckets)
     stage, book, cells = heads.taken()
-    return tallied(stage, book, cells, heads.lay, np.ones_like(heads.lay.m))
+    return tallied(stage, book, cells, heads.lay, np.ones_like(heads.lay.m), heads.lay.v ** (stage.n + 1))
 
 
 def right_sequences(w: Weights, split: np.ndarray, logits: np.ndarray, sizes: tuple[int, int]) -> int:

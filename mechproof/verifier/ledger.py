@@ -47,13 +47,14 @@ class Ledger:
         return passed, lists
 
 
-def masses(m: np.ndarray, need: np.ndarray, copies: np.ndarray, sizes: tuple[int, int]) -> list[int]:
-    """Sequences of every row, exact integers; all together v^(n + 1)."""
+def masses(m: np.ndarray, need: np.ndarray, copies: np.ndarray, sizes: tuple[int, int],
+           total: int | None = None) -> list[int]:
+    """Sequences of every row, exact integers; all together v^(n + 1), or as many as there are said to be."""
     v, n = sizes
     mass = [((k + 1) ** n - (k**n if held else 0)) * c
             for k, held, c in zip(m.tolist(), need.tolist(), copies.tolist())]
     work(4 * len(mass))
-    must(sum(mass) == v ** (n + 1), "books: the rows are not all sequences")
+    must(sum(mass) == (total or v ** (n + 1)), "books: the rows are not all sequences")
     return mass
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .layer import Settings, settings
 from .numbers import Unreadable, must, require
 
 LARGEST_FILE = 2**30
@@ -26,6 +27,8 @@ SHAPES = {
     "transformer": {"W_E": "vd", "W_pos": "nd", "W_Q": "dh", "W_K": "dh", "W_V": "dh", "W_O": "hd", "W_U": "dv"},
     "stripped": {"QK_left": "vr", "QK_right": "vr", "EU": "v", "OV_left": "vs", "OV_right": "sv"},
     "heads": {"W_E": "vd", "W_pos": "nd", "W_Q": "adh", "W_K": "adh", "W_V": "adh", "W_O": "ahd", "W_U": "dv"},
+    "layer": {"embed.W_E": "ed", "unembed.W_U": "do", "blocks.0.attn.W_Q": "adh", "blocks.0.attn.W_K": "adh",
+              "blocks.0.attn.W_V": "adh", "blocks.0.attn.W_O": "ahd"},
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
 }
 SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
@@ -41,7 +44,10 @@ OTHERWISE = {                                           # metadata that say anot
     "stripped": {}}
 OTHERWISE["heads"] = {key: value for key, value in OTHERWISE["transformer"].items() if key != "n_heads"}
 OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}, "transformer": {"b_Q": "h", "b_V": "h", "b_O": "d", "b_U": "v"},
-            "heads": {"b_Q": "ah", "b_V": "ah", "b_O": "d", "b_U": "v"}}
+            "heads": {"b_Q": "ah", "b_V": "ah", "b_O": "d", "b_U": "v"},
+            "layer": {"pos_embed.W_pos": "nd", "unembed.b_U": "o", "blocks.0.attn.b_Q": "ah", "blocks.0.attn.b_K": "ah",
+                      "blocks.0.attn.b_V": "ah", "blocks.0.attn.b_O": "d", "blocks.0.ln1.w": "d", "blocks.0.ln1.b": "d",
+                      "ln_final.w": "d", "ln_final.b": "d"}}
 MAX = ("transformer", "heads")
 Arrays = dict[str, np.ndarray]
 
@@ -89,6 +95,7 @@ class Model:
     weights: Arrays
     sizes: dict[str, int]
     kind: str
+    settings: Settings | None = None
 
     @property
     def stripped(self) -> bool:
@@ -98,12 +105,14 @@ class Model:
     @property
     def sha256(self) -> str:
         """Of the tensors in order of names: name, shape and little-endian float32 bytes of each;
-        and of n_ctx where no tensor says it."""
+        of n_ctx where no tensor says it, and of settings, if the network has some."""
         digest = hashlib.sha256()
         for name, x in sorted(self.weights.items()):
             digest.update(f"{name} {list(x.shape)}\n".encode() + x.astype("<f4").tobytes())
         if self.stripped:
             digest.update(f"n_ctx {self.sizes['n']}\n".encode())
+        if self.settings:
+            digest.update(self.settings.lines().encode())
         return digest.hexdigest()
 
 
@@ -148,7 +157,7 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     if kind in MAX:
         # as circuits.py widens it
         sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
-    alike(kind, metadata, sizes)
+    said = of_layer(tensors, metadata, sizes) if kind == "layer" else alike(kind, metadata, sizes)
     if kind == "stripped":
         text = metadata.get("n_ctx")
         require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5,
@@ -162,9 +171,23 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         sizes["n"] = 2                                                                  # what it reads besides the sign
     for letter, x in sizes.items():
         name = {"v": "d_vocab", "n": "n_ctx"}.get(letter, "width")
-        require((1 if name == "width" else 2) <= x <= MOST[name],
+        # a fixed query leaves one other token at least
+        require((1 if name == "width" or kind == "layer" else 2) <= x <= MOST[name],
                 f"model has {name} {x}; at most {MOST[name]} can be checked")
-    return Model({name: tensors[name] for name in shapes}, sizes, kind)
+    return Model({name: tensors[name] for name in shapes}, sizes, kind, said)
+
+
+def of_layer(tensors: Arrays, metadata: dict[str, Any], sizes: dict[str, int]) -> Settings:
+    """What the metadata say of a network of one attention layer; `sizes` gets v (answers) and n (free tokens)."""
+    said = settings(metadata, sizes["e"], sizes["h"], sizes.get("n"))
+    norms = {f"{ln}.{part}" for ln in ("blocks.0.ln1", "ln_final") for part in "wb"} & set(tensors)
+    wanted = {"blocks.0.ln1.w", "ln_final.w"} if said.norm in ("LN", "RMS") else set()
+    require(wanted <= norms and all(name[:-1] + "w" in wanted for name in norms), "model has weights of another norm")
+    require(len(said.inputs) <= sizes.get("n", len(said.inputs)), "model has fewer positions than its inputs")
+    require(2 <= said.v <= min(sizes["e"], sizes["o"]) and len(said.others) > 0,
+            f"model has {said.v} answers and {len(said.free)} free tokens, which do not fit")
+    sizes |= {"v": said.v, "n": len(said.free)}
+    return said
 
 
 def of_one_head(tensors: Arrays) -> Arrays:

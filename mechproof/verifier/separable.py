@@ -92,14 +92,14 @@ def certified(circuits: Circuits, groups: int, buckets: int, each: bool) -> int:
     if each:
         stage, book = terms.single(), terms.by_query(book)
         cells, copies = stage.open(book, True), np.ones_like(lay.m)
-    return tallied(stage, book, cells, lay, copies)
+    return tallied(stage, book, cells, lay, copies, terms.v**terms.n_ctx)
 
 
-def tallied(stage: Stage, book: Ledger, cells: Cells, lay: Layout, copies: np.ndarray) -> int:
-    """The sequences that a last stage certifies, with the cells that it leaves open."""
-    mass = masses(stage.m, stage.need, copies, (lay.v, stage.n))
+def tallied(stage: Stage, book: Ledger, cells: Cells, lay: Layout, copies: np.ndarray, total: int) -> int:
+    """The sequences, of so many, that a last stage certifies, with the cells that it leaves open."""
+    mass = masses(stage.m, stage.need, copies, (lay.v, stage.n), total)
     passed, lists = book.verdicts(cells, mass)
     cells = cells.take(np.flatnonzero(lists[cells.r]))
-    few = lay.v ** (stage.n + 1) <= LISTED
+    few = total <= LISTED
     lost = listed(cells, lay, stage.m, copies) if few else counted(cells, lay, stage.m, copies)
     return sum(mass[row] for row in np.flatnonzero(passed | lists)) - lost

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import circuits, cubic, heads, pizza, separable
+from . import circuits, cubic, heads, layer, pizza, separable
 from .exact import right_sequences
 from .numbers import Refused, Unreadable, must, require, work
 from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
@@ -86,7 +86,7 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
     strategy = claim["strategy"]
     require(isinstance(strategy, str), "strategy is not a name")
-    allowed = {"pizza": pizza.ALLOWED, "heads": OF_HEADS}.get(model.kind, ALLOWED)
+    allowed = {"pizza": pizza.ALLOWED, "heads": OF_HEADS, "layer": OF_HEADS}.get(model.kind, ALLOWED)
     must(strategy in allowed, f"strategy: none of {', '.join(allowed)}")
     parameters = settings(strategy, claim["parameters"], model)
     shapes = (pizza.expected if model.kind == "pizza" else expected)(strategy, parameters, model.sizes)
@@ -117,7 +117,7 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
         for name in given:
             integer(given[name], *pizza.limits(model.sizes)[name], name)
         return given
-    names, v = (OF_HEADS if model.kind == "heads" else ALLOWED)[strategy], model.sizes["v"]
+    names, v = (OF_HEADS if "a" in model.sizes else ALLOWED)[strategy], model.sizes["v"]
     if model.stripped:
         must(strategy in ("brute_force", "exact", "separable"),
              f"strategy {strategy!r} has no meaning for a stripped network")
@@ -132,7 +132,8 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
             high = {"groups": 64, "buckets": v}.get(name) or min(model.sizes["d"], model.sizes["h"])
             integer(given[name], {"groups": 1, "buckets": 2}.get(name, 0), high, name)
     n, b, g = model.sizes["n"], given.get("buckets", 9), given.get("groups", 6)
-    wide = model.sizes.get("a", 0) * v * v * max(b, n, v // 2)                       # single wrong tokens, by head
+    # single wrong tokens, by head and position
+    wide = model.sizes.get("a", 0) * v * model.sizes.get("o", v) * max(b * n, v // 2)
     must(max(v * max(v * b, v * g, v * n, g * n * b), wide) <= LARGEST, "sizes: the tables do not fit into memory")
     return given
 
@@ -141,7 +142,7 @@ def expected(strategy: str, parameters: dict[str, Any],
              sizes: dict[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of every array of advice."""
     if "a" in sizes:
-        shape = (sizes["a"] - 1, sizes["v"], sizes["v"])
+        shape = (sizes["a"] - 1, sizes["v"], sizes.get("o", sizes["v"]))
         return {} if strategy == "brute_force" else {"split": (shape, "<f8")}
     if strategy == "monte_carlo":
         return {name: ((circuits.WORDS, sizes["v"], sizes["v"]), "<i8") for name in ("scores", "direct", "votes")}
@@ -167,6 +168,11 @@ def bound(strategy: str, parameters: dict[str, Any], model: Model, advice: Array
     weights, n_ctx = model.weights, model.sizes["n"] if model.stripped else None
     if model.kind == "pizza":
         return pizza.certified(strategy, parameters, weights, advice)
+    if model.kind == "layer":
+        none = np.zeros((model.sizes["a"] - 1, model.sizes["v"], model.sizes["o"]))
+        if strategy == "separable":
+            return layer.certified(weights, model.settings, advice["split"], parameters["buckets"])
+        return layer.right_inputs(weights, model.settings, advice.get("split", none))
     if model.kind == "heads" and strategy == "separable":
         return heads.certified(weights, advice["split"], parameters["buckets"])
     if strategy in ("exact", "brute_force"):

@@ -26,7 +26,7 @@ from .weights import whole
 
 FORMAT = "mechproof-certificate/1"
 COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations")
-NETWORKS = ("max_of_k", "max_of_k_heads", "max_of_k_stripped", "pizza")
+NETWORKS = ("max_of_k", "max_of_k_heads", "max_of_k_stripped", "one_layer", "pizza")
 
 
 def encoded(tensor: Tensor) -> dict:
