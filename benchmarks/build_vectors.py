@@ -2,7 +2,7 @@
 
     python benchmarks/build_vectors.py
 
-Two small networks (one stripped) and two shipped; for every strategy a certificate that holds, and the ways in which one may not.
+Two small networks (one stripped) and four shipped; for every strategy a certificate that holds, and the ways in which one may not.
 index.json lists {certificate, model, code, why}.
 """
 
@@ -29,7 +29,8 @@ def models() -> dict[str, mp.Model]:
     small = zoo.model_from_tensors("small", family.train({"n_ctx": 3, "d_vocab": 5, "d_model": 4}, 0, steps=600))
     assert {name: tuple(t.shape) for name, t in small.tensors.items()} == shapes(3, 5, 4)
     stripped = zoo.model_from_tensors("stripped", *edits.stripped(small, 2))
-    return {"small": small, "stripped": stripped, "max-of-4-0": mp.load("max-of-4/0"), "pizza-31-0": mp.load("pizza-31/0")}
+    return {"small": small, "stripped": stripped, "max-of-4-0": mp.load("max-of-4/0"), "pizza-31-0": mp.load("pizza-31/0"),
+            "heads-0": mp.load("max-of-4-h2/0"), "norms-0": mp.load("max-of-4-ln/0")}
 
 
 def spoiled(good: dict) -> dict[str, tuple[dict | str, int]]:
@@ -54,7 +55,7 @@ def main() -> None:
         index.append({"certificate": f"{name}.json", "model": f"{model}.safetensors", "code": code, "why": why})
 
     for name, model in models().items():
-        note = model.family.answers | {key: str(model.sizes[key]) for key in model.family.described}
+        note = zoo.told(model) | {key: str(model.sizes[key]) for key in model.family.described}
         zoo.save_atomically(OUT / f"{name}.safetensors", {key: t.clone() for key, t in model.tensors.items()}, note)
         listed = {s.id for s in mp.strategies(model)}
         chosen = STRATEGIES if name == "small" else ("exact", "separable", "wheel", "exact_activations")

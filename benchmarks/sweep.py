@@ -105,6 +105,7 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "max-of-4-h2": "two heads of half the width each", "max-of-4-h4": "four heads of a quarter of the width each",
            "max-of-10-h2": "two heads and longer sequences",
            "max-of-4-ln": "layer norm before the attention and before the unembedding", "max-of-5-sign": "a closing = sign, and an output for it",
+           "max-of-4-biases": "biases of every kind, trained", "min-of-4": "the smallest token (tokens counted from the top), with biases",
            "tasks-sorted": "another task: is the sequence sorted?", "tasks-second-largest": "another task: the second largest token",
            "tasks-brackets": "another task, two layers: are the brackets balanced?",
            "tasks-induction": "another task, two layers: what followed the last token before?",

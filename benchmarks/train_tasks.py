@@ -1,4 +1,4 @@
-"""Train the networks that are no plain Max-of-K (mechproof/data: tasks-*, max-of-*-ln, max-of-*-sign), resumably.
+"""Train the networks that are no plain Max-of-K (mechproof/data: tasks-*, *-ln, *-sign, *-biases, min-*), resumably.
 
     python benchmarks/train_tasks.py [COLLECTION ...]
 
@@ -38,7 +38,8 @@ class Task(NamedTuple):
     steps: int
     sign: bool = False
     weight_decay: float = 0.01
-    norm: bool = False              # LN before the attention and before the unembedding, and all biases
+    norm: bool = False              # LN before the attention and before the unembedding
+    biases: bool = False
     seeds: int = 1
 
     named: str = "table"            # the task; a table of answers, if it has no name
@@ -51,6 +52,10 @@ class Task(NamedTuple):
 
 def largest(t: Tensor) -> Tensor:
     return t.amax(1)
+
+
+def smallest(t: Tensor) -> Tensor:
+    return t.amin(1)
 
 
 def sorted_or_not(t: Tensor) -> Tensor:
@@ -81,8 +86,10 @@ TASKS = {
     "tasks-brackets": Task(2, 16, 2, balanced, 2, 2, 64, 3000),
     "tasks-induction": Task(7, 6, 7, after_the_last_time, 2, 2, 0, 12000),
     "tasks-addition": Task(31, 2, 31, lambda t: t.sum(1) % 31, 1, 4, 128, 20000, True, 1.0, named="sum"),
-    "max-of-4-ln": Task(64, 4, 64, largest, 1, 1, 0, 4000, norm=True, seeds=5, named="max"),
+    "max-of-4-ln": Task(64, 4, 64, largest, 1, 1, 0, 4000, norm=True, biases=True, seeds=5, named="max"),
     "max-of-5-sign": Task(64, 4, 65, largest, 1, 1, 0, 4000, True, seeds=5, named="max"),
+    "max-of-4-biases": Task(64, 4, 64, largest, 1, 1, 0, 4000, biases=True, seeds=5, named="max"),
+    "min-of-4": Task(64, 4, 64, smallest, 1, 1, 0, 4000, biases=True, seeds=5, named="min"),
 }
 
 
@@ -102,6 +109,7 @@ def start(task: Task, g: torch.Generator, d: int = 32) -> dict[str, Tensor]:
     weights = {name: torch.randn(shape, generator=g) * 0.8 / d**0.5 for name, shape in shapes.items()}
     if task.norm:
         weights |= {f"{ln}.{part}": torch.full((d,), float(part == "w")) for ln in ("blocks.0.ln1", "ln_final") for part in "wb"}
+    if task.biases:
         weights |= {f"blocks.0.attn.b_{side}": torch.zeros(task.heads, k) for side in "QV"} | {"blocks.0.attn.b_O": torch.zeros(d)}
     biases = {f"blocks.{i}.mlp.b_in": torch.zeros(task.d_mlp) for i in range(task.layers if task.d_mlp else 0)}
     return weights | biases | {"unembed.b_U": torch.zeros(task.outputs)}
@@ -183,7 +191,7 @@ def main(names: list[str]) -> None:
             print(f"{name}/{seed}", bound, flush=True)
             members.append(({"seed": seed, "sha256": model.sha256, "accuracy": {"correct": bound.correct, "total": bound.total}},
                             dict(model.tensors)))
-        header = {"family": model.family.name, "sizes": model.sizes, **said(task),
+        header = {"family": model.family.name, "sizes": model.sizes, **zoo.told(model),
                   "recipe": {"command": f"python benchmarks/train_tasks.py {name}", "steps": task.steps, "batch": BATCH}}
         zoo.save_collection(name, header, members)
 
