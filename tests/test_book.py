@@ -123,7 +123,7 @@ def test_the_readme_states_its_size():
     lines = sum(len(p.read_text().splitlines()) for p in library)
     stated = int(re.search(r"library is ([\d ]+) lines", (ROOT / "README.md").read_text().replace("\n", " ")).group(1).replace(" ", ""))
     verifier = sum(len(p.read_text().splitlines()) for p in library if p.parent.name == "verifier")
-    assert abs(stated - lines) <= 0.03 * lines and lines - verifier <= 13700 and verifier <= 2700
+    assert abs(stated - lines) <= 0.03 * lines and lines - verifier <= 13700 and verifier <= 3200
 
 
 def test_the_readme_example_prints_what_it_says():
