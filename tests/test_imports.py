@@ -17,10 +17,12 @@ import mechproof as mp
 from mechproof import verifier, zoo
 from mechproof.__main__ import main
 from mechproof.max_of_k.model import last_logits
+from mechproof.pizza.model import logits as pizza_logits
 from mechproof.proof.state import own_state
 from mechproof.transformer import settings
 from mechproof.transformer.forward import Network
 from mechproof.transformer.trying import free_tokens, whole_inputs
+from mechproof.zoo import imports
 from mechproof.zoo.certificate import certify
 
 FILES = Path(__file__).parent / "files"
@@ -163,7 +165,18 @@ def test_case_16_the_pizza_authors_own(name, said):
     """Two positions, no sign, W x; rate 0 adds both positions up, rate 1 attends."""
     model = mp.load(FILES / "public" / f"pizza_p59_{name}.safetensors", normalization_type="none", act_fn="relu", task="sum", inputs="? ?",
                     **said)
-    assert model.sizes["n_ctx"] == 2 and mp.prove(model, "brute_force").correct == 3481
+    brute = mp.prove(model, "brute_force")
+    assert brute.correct == brute.total == 3481 and model.family.name == ("pizza_without_sign" if said else "transformer")
+    if said:
+        # in under half of brute force's operations, and the same counts by the forward pass of any transformer
+        wheel = mp.prove(model, "wheel")
+        assert wheel.correct > 0.99 * 3481 and wheel.flops < brute.flops / 2
+        plain = imports.canonical(imports.Found(load_file(FILES / "public" / "pizza_p59_attn0.safetensors"), {"normalization_type": "none"}))
+        other = mp.Model("m", zoo.weights.families()["transformer"], plain.tensors, {
+            "normalization_type": "none", "act_fn": "relu", "task": "sum", "inputs": "? ?", "attention": "ones"})
+        right = logits_of(other)
+        pairs = torch.cartesian_prod(torch.arange(59), torch.arange(59))
+        assert torch.allclose(right, pizza_logits({key: x.double() for key, x in model.tensors.items()}, pairs), atol=1e-9)
 
 
 def test_case_19_heads_side_by_side():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
+from itertools import product
 from math import pi
 
 import pytest
@@ -23,6 +24,7 @@ from mechproof.pizza.quadrature import Rule
 from mechproof.pizza.train import train
 from mechproof.proof.family import parse_id
 from mechproof.proof.rounding import Ball, number
+from mechproof.zoo.certificate import certificate
 
 F8 = torch.float64
 
@@ -594,3 +596,67 @@ def test_the_folded_network_is_the_network():
         x = x[2] + sum(x.mean(0) @ value @ out for value, out in zip(w["W_V"], w["W_O"]))
         logit = (x + torch.relu(x @ w["W_in"] + w["b_in"]) @ w["W_out"] + w["b_out"]) @ w["W_U"]
         assert torch.allclose(logit, S[a] + S[b] + torch.relu(H[a] + H[b]) @ W)
+
+
+def without_sign(seed: int, kind: str):
+    """The same without the sign: two positions, and the answer at the second."""
+    w = dict(network(seed, kind).tensors)
+    said = {"normalization_type": "none", "attention": "mean"}
+    return zoo.model_from_tensors(f"{kind}-{seed}", w | {"W_E": w["W_E"][:-1], "W_pos": w["W_pos"][:2]}, said)
+
+
+def rational_margins(model) -> dict[tuple[int, int], bool]:
+    """Which ordered pairs are right, each by a forward pass written out in rational numbers."""
+    q = lambda x: fmpq_mat([[fmpq(*y.as_integer_ratio()) for y in row] for row in x.double().reshape(-1, x.shape[-1]).tolist()])
+    w, p, found = model.tensors, model.sizes["p"], {}
+    OV = sum((q(V) * q(out) for V, out in zip(w["W_V"], w["W_O"])), fmpq_mat(w["W_E"].shape[1], w["W_E"].shape[1])) * fmpq(1, 2)
+    x = [[q(w["W_E"][[t]]) + q(w["W_pos"][[i]]) for t in range(p)] for i in range(2)]
+    for a, b in product(range(p), repeat=2):
+        stream = x[1][b] + (x[0][a] + x[1][b]) * OV
+        hidden = stream * q(w["W_in"])
+        hidden = hidden + q(w["b_in"][None]) if "b_in" in w else hidden
+        stream = stream + fmpq_mat([[max(y, fmpq(0)) for y in hidden.entries()]]) * q(w["W_out"])
+        stream = stream + q(w["b_out"][None]) if "b_out" in w else stream
+        logits = (stream * q(w["W_U"])).entries()
+        found[a, b] = all(logits[(a + b) % p] > y for c, y in enumerate(logits) if c != (a + b) % p)
+    return found
+
+
+def test_without_the_sign():
+    """Two inputs with tables of their own: counts against rational arithmetic, pair by pair, advice searched and spoiled."""
+    certified = right = 0
+    for seed in range(34):
+        model = without_sign(seed, KINDS[seed % len(KINDS)])
+        truth = {pair for pair, good in rational_margins(model).items() if good}
+        assert mp.prove(model, "brute_force").correct == len(truth), model.name
+        for name in ("wheel:rank=8,residual_rank=8", "exact_activations:rank=8,residual_rank=8"):
+            advice = mp.search(model, name)
+            for how in ("none", SPOILED[seed % len(SPOILED)]):
+                bound = mp.check(model, name, spoiled(advice, how, model.sizes, seed))
+                p = model.sizes["p"]
+                covered = {(a, b) for a in range(p) for b in range(p) if bound.covers([a, b])} if seed % 3 == 0 else set()
+                assert bound.correct <= len(truth) and covered <= truth and len(covered) in (0, bound.correct), (model.name, name, how)
+                certified += bound.correct * (how == "none")
+        right += 2 * len(truth)
+    assert right > 500 and certified > 0.2 * right
+    # what has tables for both inputs is no network of the other kind, and has no certificate
+    with pytest.raises(mp.InputError, match="no certificates"):
+        certificate(model, "wheel")
+    with pytest.raises(mp.InputError, match="does not say normalization_type and attention"):
+        mp.load(dict(model.tensors))
+
+
+def test_planted_one_table_for_both_inputs(monkeypatch):
+    """The table of the first input taken for both is found."""
+    residual, found = circuits.residual, 0
+
+    def first_for_both(w):
+        each = residual(w)
+        half = each[: len(each.mid) // 2]
+        return circuits.cat([half, half], 0)
+
+    monkeypatch.setattr(proof, "residual", first_for_both)
+    for seed in range(30):
+        model = without_sign(seed, ("pizza", "bare", "random")[seed % 3])
+        found += mp.prove(model, "exact_activations:rank=8,residual_rank=8").correct > sum(rational_margins(model).values())
+    assert found

@@ -1,7 +1,8 @@
 """Every pair of numbers: the opponent that explains nothing, and the truth that all others are tested against.
 
 It is an honest opponent: the linear maps are folded once, and since the network is symmetric in a and b, each
-unordered pair is tried once.  What float64 leaves undecided is decided in exact rational arithmetic.
+unordered pair is tried once (without the sign it is not, and every pair is).  What float64 leaves undecided is decided
+in exact rational arithmetic.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from ..proof.product_bounds import centred_columns
 from ..proof.rounding import Ball, cat
 from .circuits import balls, bias, residual
 from .model import POSITIONS
-from .proof import proved
-from .wheel import pairs
+from .proof import pairs_of, proved
 
 
 def opened(model: Model) -> tuple[Ball, Ball, Ball, Ball]:
@@ -43,7 +43,7 @@ def gaps(model: Model) -> Float[Ball, "half p"]:
     Complexity: O(p^3 n).
     """
     H, W, S = folded(model)
-    at, rows = pairs(model.sizes["p"]), []
+    at, rows = pairs_of(model), []
     for a, b, answer in zip(at.a, at.b, at.answer[..., None]):
         logit = (H[a] + H[b]).relu() @ W + S[a] + S[b]
         gap = logit - logit.pick(lambda x: x.gather(1, answer))
@@ -53,7 +53,7 @@ def gaps(model: Model) -> Float[Ball, "half p"]:
 
 def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     """All pairs, exactly."""
-    gap, at = gaps(model), pairs(model.sizes["p"])
+    gap, at, p = gaps(model), pairs_of(model), model.sizes["p"]
     right, open_ = gap.negative(), ~(gap.negative() | (-gap).negative())
     with cost.charge(open_.numel(), "reading off the result"):
         doubtful = open_.nonzero().tolist()
@@ -62,8 +62,8 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
                   + model.sizes["d_model"] * model.sizes["p"])
     with cost.charge(len(doubtful) * words, "exact arithmetic, by words"):
         for g, h in doubtful:
-            right[g, h] = exactly_right(model.tensors, int(at.a[g, h]), int(at.b[g, h]))
-    return proved(model.sizes["p"], right, lambda g, h: float(-gap.upper().mid[g, h]))
+            right[g, h] = exactly_right(model.tensors, int(at.a[g, h]), int(at.b[g, h]) % p)
+    return proved(p, right, lambda g, h: float(-gap.upper().mid[g, h]))
 
 
 def exactly_right(tensors: Mapping[str, Tensor], a: int, b: int) -> bool:
@@ -73,13 +73,14 @@ def exactly_right(tensors: Mapping[str, Tensor], a: int, b: int) -> bool:
         return fmpq_mat([[fmpq(*value.as_integer_ratio()) for value in row] for row in rows])
     w = tensors
     p = w["W_U"].shape[1]
-    sign = rational(w["W_E"][-1:])
-    seen = rational(w["W_E"][[a]]) + rational(w["W_E"][[b]]) + sign
-    for row in w["W_pos"]:
+    n = len(w["W_pos"])
+    last = p if n == POSITIONS else b
+    seen = rational(w["W_E"][[a]]) + rational(w["W_E"][[b]])
+    for row in [*w["W_pos"], *([w["W_E"][p]] if n == POSITIONS else [])]:
         seen += rational(row[None])
-    x = sign + rational(w["W_pos"][2:3])
+    x = rational(w["W_E"][[last]]) + rational(w["W_pos"][-1:])
     for W_V, W_O in zip(w["W_V"], w["W_O"]):
-        x += seen * rational(W_V) * rational(W_O) * fmpq(1, POSITIONS)
+        x += seen * rational(W_V) * rational(W_O) * fmpq(1, n)
     hidden = x * rational(w["W_in"])
     if "b_in" in w:
         hidden += rational(w["b_in"][None])

@@ -32,11 +32,16 @@ def residual(w: Mapping[str, Ball]) -> Float[Ball, "p d"]:
     """Half of what reaches `=` before the MLP, x(a, b) = R[a] + R[b]:
     R[a] = W_E[a] OV / 3 + half of what every input adds.
 
+    Without the sign the rows of b, which has a path of its own, stand p below those of a.
     The heads side by side are one product: W_V as [d, heads d_head], W_O as [heads d_head, d].  Complexity: O(p d^2).
     """
     n_heads, d, d_head = w["W_V"].shape
     W_V = w["W_V"].pick(lambda x: x.permute(1, 0, 2).reshape(d, n_heads * d_head))
     W_O = w["W_O"].pick(lambda x: x.reshape(n_heads * d_head, d))
+    if len(w["W_pos"].mid) < POSITIONS:
+        through = ((cat([w["W_E"], w["W_pos"].sum(0)[None]], 0) @ W_V) @ W_O) * HALF
+        first = through[:-1] + (w["W_pos"][1:2] + through[-1:]) * HALF
+        return cat([first, first + w["W_E"]], 0)
     sign = w["W_E"][-1:]
     shared = sign + w["W_pos"].sum(0)[None]                              # goes through OV once for every input
     through = ((cat([w["W_E"][:-1], shared], 0) @ W_V) @ W_O) * inverse(POSITIONS)

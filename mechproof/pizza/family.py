@@ -6,6 +6,7 @@ All strategies but brute force are one proof with another way to know the sum ov
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,12 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     return [trying(sizes), *(preset(sizes) for preset in PRESETS)]
 
 
+def strategies_without_sign(sizes: Mapping[str, int]) -> list[Strategy]:
+    """Those that do not need the network to be symmetric in its inputs; pairs are twice as many."""
+    kept = ("brute_force", "wheel", "exact_activations")
+    return [replace(s, cost=2 * s.cost) for s in strategies(sizes) if s.family in kept]
+
+
 def numbers(sizes: Mapping[str, int]) -> int:
     """Tables of pairs, and of numbers by neurons, some dozens of each."""
     return sizes["p"] * (256 * sizes["p"] + 64 * sizes["d_mlp"])
@@ -112,4 +119,8 @@ FAMILIES = (
            strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, optional=model.BIASES,
            edits={"polished": polished}, numbers=numbers, assumed=ASSUMED, asked=("normalization_type",),
            sampled=sampled),
+    Family(name="pizza_without_sign", tensors=tuple(model.shapes(3)), foreign=FOREIGN, ignored=BUFFERS,
+           sizes=model.sizes_without_sign, strategies=strategies_without_sign, train=None, recipe={}, collections={},
+           optional=model.BIASES, numbers=lambda sizes: 2 * numbers(sizes), assumed=ASSUMED,
+           asked=("normalization_type", "attention"), sampled=sampled),
 )

@@ -32,8 +32,9 @@ class Neurons(NamedTuple):
 
 
 def tables(model: Model) -> Tables:
-    """H, W, S in float64, W and S centred over the classes."""
+    """H, W, S in float64, W and S centred over the classes; without the sign the means of both inputs' tables."""
     H, W, S = fold({name: tensor.double() for name, tensor in model.tensors.items()})
+    H, S = (x.unflatten(0, (-1, W.shape[1])).mean(0) for x in (H, S))
     return Tables(H, W - W.mean(1, keepdim=True), S - S.mean(1, keepdim=True))
 
 

@@ -6,6 +6,12 @@ at the three positions alike, so the network is symmetric in a and b:
     x = W_E[=] + W_pos[2] + (sum of the three embeddings) (sum_h W_V[h] W_O[h]) / 3
     logits = (x + relu(x W_in + b_in) W_out + b_out) W_U
 
+Some train it without the sign: two positions, and the answer at the second,
+
+    x = W_E[b] + W_pos[1] + (sum of the two embeddings) (sum_h W_V[h] W_O[h]) / 2
+
+where b has a path of its own, so that the two inputs have tables of their own (below each other in `Tables`).
+
 `sizes` reads the architecture off the tensors of a file and refuses what is not this network.
 """
 
@@ -20,7 +26,7 @@ from torch import Tensor
 
 from ..proof.family import InputError
 
-POSITIONS = 3                                                            # a, b, =
+POSITIONS = 3                                                            # a, b, = (or a, b alone)
 BIASES = ("b_in", "b_out")
 
 
@@ -32,6 +38,14 @@ def shapes(p: int, d_mlp: int = 512, d_model: int = 128, n_heads: int = 4,
              "W_O": (n_heads, d_head, d_model), "W_in": (d_model, d_mlp), "W_out": (d_mlp, d_model),
              "W_U": (d_model, p)}
     return every | ({"b_in": (d_mlp,), "b_out": (d_model,)} if biases else {})
+
+
+def sizes_without_sign(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, int]:
+    """The same of a network with two positions.  Errors: as `sizes`."""
+    if tensors["W_pos"].dim() != 2 or len(tensors["W_pos"]) != 2:
+        raise InputError(f"tensor W_pos has shape {list(tensors['W_pos'].shape)}; expected two positions")
+    padded = {name: torch.cat([x, x[:1]]) if name in ("W_E", "W_pos") else x for name, x in tensors.items()}
+    return sizes(padded, metadata) | {"positions": 2}
 
 
 def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, int]:
@@ -59,7 +73,8 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
 
 
 class Tables(NamedTuple):
-    """The network with its linear maps folded: logits(a, b) = S[a] + S[b] + relu(H[a] + H[b]) W."""
+    """The network with its linear maps folded: logits(a, b) = S[a] + S[b] + relu(H[a] + H[b]) W; without the sign the
+    rows of b stand p below those of a."""
 
     H: Float[Tensor, "p n"]
     W: Float[Tensor, "n p"]
@@ -70,10 +85,15 @@ def fold(weights: Mapping[str, Tensor]) -> Tables:
     """The three tables, in the weights' precision.  Complexity: O(p d n + n d p + p d^2)."""
     w = weights
     b_in, b_out = w.get("b_in", 0), w.get("b_out", 0)
-    ov = torch.einsum("hdk,hke->de", w["W_V"], w["W_O"]) / POSITIONS     # [d_model, d_model]
-    sign = w["W_E"][-1]
-    constant = sign + w["W_pos"][2] + (sign + w["W_pos"].sum(0)) @ ov    # what every input adds to the residual
-    each = w["W_E"][:-1] @ ov + constant / 2                             # [p, d_model]: half the residual at =
+    n = len(w["W_pos"])
+    ov = torch.einsum("hdk,hke->de", w["W_V"], w["W_O"]) / n             # [d_model, d_model]
+    if n == POSITIONS:
+        sign = w["W_E"][-1]
+        constant = sign + w["W_pos"][2] + (sign + w["W_pos"].sum(0)) @ ov    # what every input adds to the residual
+        each = w["W_E"][:-1] @ ov + constant / 2                         # [p, d_model]: half the residual at =
+    else:
+        first = w["W_E"] @ ov + (w["W_pos"][1] + w["W_pos"].sum(0) @ ov) / 2
+        each = torch.cat([first, first + w["W_E"]])
     return Tables(each @ w["W_in"] + b_in / 2, w["W_out"] @ w["W_U"], (each + b_out / 2) @ w["W_U"])
 
 
@@ -81,6 +101,7 @@ def logits(weights: Mapping[str, Tensor], pairs: Int[Tensor, "n_pairs 2"]) -> Fl
     """Logits at `=` of given pairs (a, b).  Complexity: O(n_pairs n p) after folding."""
     H, W, S = fold(weights)
     a, b = pairs.unbind(-1)
+    b = b + (len(H) - W.shape[1])
     return S[a] + S[b] + torch.relu(H[a] + H[b]) @ W
 
 

@@ -73,27 +73,35 @@ def logits(net: Network, sums: Sums, at: Pairs) -> Logits:
 def check(model: Model, advice: Advice, way: Way) -> Proved:
     """Certified pairs, both orders, out of p^2."""
     p, keys = model.sizes["p"], advice["keys"]
-    at, net = pairs(p), network(model, advice)
+    at, net = pairs_of(model), network(model, advice)
     known = logits(net, way(net, at), at)
     return proved(p, right(known, keys[keys.nonzero().flatten()], at), lambda g, h: lowest(known, at, g, h))
 
 
+def pairs_of(model: Model) -> Pairs:
+    """Unordered pairs, where the network takes them for one; else ordered ones."""
+    return pairs(model.sizes["p"], "positions" in model.sizes)
+
+
 def proved(p: int, certified: Bool[Tensor, "half p"], margin: Callable[[int, int], float]) -> Proved:
-    """Counts of ordered pairs: those with a = b once, all others twice; and the case of any one."""
+    """Counts of ordered pairs: of unordered ones those with a = b once, all others twice; and the case of any one."""
+    ordered = len(certified) == p
+
     def case(tokens: Sequence[int]) -> Case:
-        g, h = place(p, *check_tokens(tokens, {"n_ctx": 2, "d_vocab": p}))
+        g, h = place(p, *check_tokens(tokens, {"n_ctx": 2, "d_vocab": p}), ordered)
         found = bool(certified[g, h])
         return Case(found, "the right answer's logit is largest" if found else "a wrong answer is not ruled out",
                     lambda: margin(g, h))
     with cost.charge(certified.numel(), "pairs counted"):
-        return Proved(2 * int(certified.sum()) - int(certified[0].sum()), p * p, case)
+        once = int(certified.sum())
+        return Proved(once if ordered else 2 * once - int(certified[0].sum()), p * p, case)
 
 
-def place(p: int, a: int, b: int) -> tuple[int, int]:
+def place(p: int, a: int, b: int, ordered: bool = False) -> tuple[int, int]:
     """Where `pairs` holds this pair: half of the difference and half of the sum."""
     half = (p + 1) // 2                                                  # one half mod p
     g = (a - b) * half % p
-    return min(g, p - g), (a + b) * half % p
+    return g if ordered else min(g, p - g), (a + b) * half % p
 
 
 def doors(sizes: Mapping[str, int], parameters: Parameters) -> dict[str, Spec]:

@@ -23,19 +23,20 @@ from .circuits import Table
 
 
 class Pairs(NamedTuple):
-    """All unordered pairs as (g, h): a = h + g, b = h - g mod p, g = 0 .. (p - 1) / 2."""
+    """All unordered pairs as (g, h): a = h + g, b = h - g mod p, g = 0 .. (p - 1) / 2; or all ordered ones, with
+    g = 0 .. p - 1 and the rows of b p below those of a."""
 
     a: Int[Tensor, "half p"]
     b: Int[Tensor, "half p"]
     answer: Int[Tensor, "half p"]                                        # s = a + b = 2 h mod p
 
 
-def pairs(p: int) -> Pairs:
-    """Each unordered pair once, those with one difference in one row."""
+def pairs(p: int, ordered: bool = False) -> Pairs:
+    """Each unordered pair once (or every ordered one), those with one difference in one row."""
     with cost.addresses():
-        g, h = torch.arange((p + 1) // 2)[:, None], torch.arange(p)
+        g, h = torch.arange(p if ordered else (p + 1) // 2)[:, None], torch.arange(p)
         a, b = (h + g) % p, (h - g) % p
-        return Pairs(a, b, (a + b) % p)
+        return Pairs(a, b + p * ordered, (a + b) % p)
 
 
 def one_by_one(H: Table, G: Float[Ball, "n q"], at: Pairs) -> Float[Ball, "half p q"]:
@@ -96,15 +97,15 @@ def by_turns(H: Table, G: Float[Ball, "n q"], place: Float[Tensor, " n"], n_node
 
     Complexity: O(p n q + p^2 nodes + q turns).
     """
-    order, (p, n), half = place.argsort(stable=True), H.mid.shape, at.a.shape[0]
+    order, (rows, n), (half, p) = place.argsort(stable=True), H.mid.shape, at.a.shape
     m = -(-n // n_nodes)                                                 # neurons a node; the last may lack some
     h = H.mid[:, order]
-    none = h.mid.new_zeros(p, m * n_nodes - n)                           # neurons that write nothing
+    none = h.mid.new_zeros(rows, m * n_nodes - n)                           # neurons that write nothing
     padded = torch.cat([h.mid, none], 1)
     prefix = (h[:, :, None] * G[order]).cumsum(1)
     prefix = prefix.pick(lambda x: torch.cat([torch.zeros_like(x[:, :1]), x,
                                               x[:, -1:].expand(-1, m * n_nodes - n, -1)], 1))
-    found = turns(padded.view(p, n_nodes, m), at)
+    found = turns(padded.view(rows, n_nodes, m), at)
     z = []
     for kind in ((~found.on).nonzero().flatten(), found.on.nonzero().flatten()):
         pair, i = found.pair[kind], found.at[kind]

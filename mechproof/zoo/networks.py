@@ -41,7 +41,7 @@ def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
     """The model, in the narrowest family.  Errors: InputError, also for what has to be said."""
     tensors, said, notes = without_zeros(found)
     kinds = {"max_of_k": heads(tensors, said, one=True), "max_of_k_heads": heads(tensors, said, one=False),
-             "pizza": constant_attention(tensors, said)}
+             "pizza": constant_attention(tensors, said, 3), "pizza_without_sign": constant_attention(tensors, said, 2)}
     kind = next((kind for kind, short in kinds.items() if short is not None), ANY)
     if "normalization_type" not in said:
         raise InputError(f"model {name!r} does not say normalization_type, and a file without its tensors may have one "
@@ -49,6 +49,8 @@ def model(name: str, found: Found, families: Mapping[str, Family]) -> Model:
                          "--normalization-type none")
     if kind in MAX and "blocks.0.attn.b_K" in tensors:
         notes.append("b_K dropped, which no softmax sees")
+    if kind == "pizza_without_sign" and str(said.get("attention", "")).lower() == "ones":
+        said, notes = said | {"attention": "mean"}, [*notes, "attention that adds up as twice its mean: W_O doubled"]
     if kind != ANY:
         notes += ["assumed: task max"] if kind in MAX and "task" not in said else []
         whole = families[kind].answers | {key: str(value) for key, value in said.items()}
@@ -148,8 +150,9 @@ def heads(tensors: Mapping[str, Tensor], said: Mapping[str, Any], one: bool) -> 
     return {key: x[0] if one and (x.dim() == 3 or key in ("b_Q", "b_V")) else x for key, x in kept.items()}
 
 
-def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The tensors of a network that adds with a ReLU MLP after constant attention and an = sign, if it is one."""
+def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any], n: int) -> dict[str, Tensor] | None:
+    """The tensors of a network that adds with a ReLU MLP after constant attention to two positions, or to three with an
+    = sign, if it is one."""
     needed = {"blocks.0.attn.W_V", "blocks.0.attn.W_O", "blocks.0.mlp.W_in", "blocks.0.mlp.W_out", "embed.W_E",
               "unembed.W_U", "pos_embed.W_pos"}
     rest = set(tensors) - needed - {"blocks.0.mlp.b_in", "blocks.0.mlp.b_out"}
@@ -158,16 +161,21 @@ def constant_attention(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -
     flat = any(f"blocks.0.attn.W_{side}" in rest and not tensors[f"blocks.0.attn.W_{side}"].any() for side in "QK")
     alike = not rest or (flat and len(rest) == 2)
     kind = str(said.get("attention", "mean" if alike else "learned")).lower()
-    constant = kind == "mean" or (kind == "learned" and alike)
-    if not needed <= set(tensors) or looks or not constant or len(tensors["pos_embed.W_pos"]) != 3:
+    # two positions that are added up are twice their mean, which doubles W_O without rounding
+    doubled = 2 * tensors.get("blocks.0.attn.W_O", torch.zeros(1))
+    twice = kind == "ones" and n == 2 and bool(doubled.isfinite().all())
+    constant = kind == "mean" or (kind == "learned" and alike) or twice
+    if not needed <= set(tensors) or looks or not constant or len(tensors["pos_embed.W_pos"]) != n:
         return None
     rows, outputs = tensors["embed.W_E"].shape[0], tensors["unembed.W_U"].shape[1]
-    ends = str(said.get("inputs", "")).replace(",", " ").split() == ["?", "?", str(outputs)]
+    form = ["?", "?", *([str(outputs)] if n == 3 else [])]
+    ends = str(said.get("inputs", "" if n == 3 else "? ?")).replace(",", " ").split() == form
     # nothing of it is assumed: what is not said is asked for, as of any transformer
-    usual = (str(said.get("normalization_type", "none")).lower() == "none" and rows == outputs + 1 and ends
+    usual = (str(said.get("normalization_type", "none")).lower() == "none" and rows == outputs + n - 2 and ends
              and str(said.get("task", "")).lower() == "sum" and str(said.get("act_fn", "")).lower() == "relu"
              and str(said.get("d_input", outputs)) == str(outputs))
-    return {key.rpartition(".")[2]: tensors[key] for key in set(tensors) - rest} if usual else None
+    kept = {key.rpartition(".")[2]: tensors[key] for key in set(tensors) - rest}
+    return None if not usual else kept | {"W_O": doubled} if twice else kept
 
 
 def of_task(model: Model, said: Mapping[str, Any]) -> Model:
