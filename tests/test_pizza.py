@@ -19,6 +19,7 @@ import mechproof as mp
 from mechproof import zoo
 from mechproof.max_of_k.model import shapes as max_of_k_shapes
 from mechproof.pizza import brute_force, circuits, family, margins, moments, proof, quadrature, wheel
+from mechproof.pizza.fourier import tables
 from mechproof.pizza.model import fold, shapes
 from mechproof.pizza.quadrature import Rule
 from mechproof.pizza.train import train
@@ -660,3 +661,32 @@ def test_planted_one_table_for_both_inputs(monkeypatch):
         model = without_sign(seed, ("pizza", "bare", "random")[seed % 3])
         found += mp.prove(model, "exact_activations:rank=8,residual_rank=8").correct > sum(rational_margins(model).values())
     assert found
+
+
+def one_hot(p: int, n: int, steps: int):
+    """logits = relu((e_a + e_b) W1) W2, trained on every pair, as a network of this family: one-hot embeddings, no direct path."""
+    g, pairs = torch.Generator().manual_seed(0), torch.cartesian_prod(torch.arange(p), torch.arange(p))
+    W1, W2 = (torch.randn(shape, generator=g) / shape[0] ** 0.5 for shape in ((p, n), (n, p)))
+    optimizer = torch.optim.AdamW([W1.requires_grad_(), W2.requires_grad_()], lr=1e-3, weight_decay=0.1)
+    for _ in range(steps):
+        logits = (W1[pairs[:, 0]] + W1[pairs[:, 1]]).relu() @ W2
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, pairs.sum(1) % p).backward()
+        optimizer.step()
+    first, last = torch.eye(2 * p)[:, :p], torch.eye(2 * p)[:, p:]
+    w = {"W_E": torch.cat([first.T, torch.zeros(1, 2 * p)]), "W_pos": torch.zeros(3, 2 * p), "W_V": 3 * torch.eye(2 * p)[None],
+         "W_O": torch.eye(2 * p)[None], "W_in": first @ W1.detach(), "W_out": W2.detach() @ last.T, "W_U": last}
+    return zoo.model_from_tensors(f"one-hot-{p}", w, {"normalization_type": "none"})
+
+
+def test_one_hot_networks_need_wide_doors():
+    """They use every frequency alike, so that a door of eleven directions leaves most of the logits outside, and one as wide as the table
+    lets all through: the wheel is shorter than brute force even so."""
+    model = one_hot(23, 512, 1500)
+    brute, closed = mp.prove(model, "brute_force"), mp.prove(model, "wheel")
+    values = torch.linalg.svdvals(tables(model).W)
+    assert brute.correct == 529 and closed.correct == 0 and values[21] > 0.5 * values[0] and values[22] < 1e-6
+    wide = mp.prove(model, "wheel:rank=22,residual_rank=23")
+    assert wide.correct == 529 and wide.flops < brute.flops
+    # one direction less is one wave too few
+    assert mp.prove(model, "wheel:rank=20,residual_rank=23").correct < 529

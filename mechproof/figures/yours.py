@@ -139,7 +139,7 @@ def examples() -> Explorer:
         choice(axes, best.flops, max(1 - best.accuracy_lower_bound, 1.4e-5), 9)
         n, share, tried = len(rows), percent_lo(best.correct, best.total), short(trying[network])
         label = STRATEGIES[best.strategy.partition(":")[0]].label
-        axes.set_title(f"{share} by {label}, in {short(best.flops)} operations; trying takes {tried}")
+        axes.set_title(f"{share} by '{label}', in {short(best.flops)} operations; trying takes {tried}")
         return (f"{EXAMPLES[network]}: {n} proof{'s' * (n > 1)} in the tables, the best {share}",
                 f"Scatter of certified share against length of {n} proofs of {network} ({EXAMPLES[network]}). "
                 f"Strongest: {label}, {share} in {short(best.flops)} operations; trying takes {tried}.")
