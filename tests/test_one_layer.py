@@ -262,3 +262,60 @@ def test_other_settings_are_another_network():
         assert verifier.verify_tensors(content, tensors, said | other).code == code, other
     assert verifier.verify_tensors(content, tensors, {}).code == 2
     assert verifier.verify_tensors(content, tensors | {"blocks.0.mlp.W_in": tensors["embed.W_E"]}, said).code == 2
+
+
+def test_what_a_reviewer_found():
+    """Metadata of another network; what is not said; zero biases and masks; rows given up; ties by the thousand; numbers without end."""
+    model = network(61)
+    content, _ = certificate(model, "exact")
+    content["flops"] = 10**9
+    tensors = {name: x.numpy() for name, x in model.tensors.items()}
+    said = {key: str(x) for key, x in model.metadata.items()}
+    assert verifier.verify_tensors(content, tensors, said).code == 0
+    for key, value in {"use_attn_scale": "False", "positional_embedding_type": "rotary", "output_logits_soft_cap": "30", "layout": "Wx",
+                       "attn_scores_soft_cap": "5", "use_qk_norm": "True", "use_local_attn": "True", "final_rms": "True", "n_heads": "7",
+                       "parallel_attn_mlp": "True", "tokens": "reversed", "n_layers": "2", "attn_only": "false", "act_fn": "silu"}.items():
+        assert verifier.verify_tensors(content, tensors, said | {key: value}).code == 2, key
+    zero = {"unembed.b_U": torch.zeros(model.sizes["d_out"]).numpy(), "blocks.0.attn.mask": torch.ones(4, 4).tril().numpy()}
+    assert verifier.verify_tensors(content, {**zero, **tensors}, said).code == 0
+    for extra in ("W_gate", "b_E", "blocks.0.mlp.W_in"):
+        assert verifier.verify_tensors(content, tensors | {extra: torch.zeros(3, 3).numpy()}, said).code == 2
+    # three outputs for two tokens, and no word about inputs
+    w = dict(mp.load("max-of-5-sign/0").tensors)
+    content, _ = certificate(mp.load("max-of-5-sign/0"), "separable")
+    w["unembed.W_U"], w["unembed.b_U"] = w["unembed.W_U"][:, :64], w["unembed.b_U"][:64]
+    arrays = {name: x.numpy() for name, x in w.items()}
+    assert "does not say inputs" in verifier.verify_tensors(content, arrays, {"normalization_type": "none", "task": "max"}).line
+    for seed in (2, 25):
+        small = network(seed)
+        content, _ = certificate(small, "exact")
+        assert judge(content | {"flops": 10**9}, small).code == 0
+    for text in ("? " * 3 + "9" * 5000, "? ? ? x"):
+        with pytest.raises(mp.InputError, match="are no list of"):
+            mp.load(w, normalization_type="none", task="max", inputs=text)
+    with pytest.raises(mp.InputError, match="d_input"):
+        mp.load(w, normalization_type="none", task="max", inputs="? ? ? ? 64", d_input="9" * 5000)
+    with pytest.raises(mp.InputError, match="no axis of length 0"):
+        none = {f"blocks.0.attn.W_{side}": torch.zeros(0, 32, 32) for side in "QKVO"}
+        mp.load(w | none, normalization_type="none", task="max", inputs="? ? ? ? 64")
+
+
+def test_a_copy_of_the_maximum_at_a_fixed_query_is_found(monkeypatch):
+    """Planted: a row of a fixed query may do without the maximum.  The books do not balance."""
+    monkeypatch.setattr(proof.OneQuery, "need", property(lambda self: torch.zeros_like(self.m, dtype=torch.bool)))
+    proof.rows.cache_clear()
+    try:
+        with pytest.raises(ArithmeticError, match="rows hold"):
+            mp.prove(mp.load("max-of-5-sign/0"), "separable")
+    finally:
+        proof.rows.cache_clear()
+
+
+@pytest.mark.slow
+def test_ties_by_the_thousand_are_said_and_not_decided():
+    """All answers nearly alike: too many inputs for balls, in one line and soon."""
+    w = dict(mp.load("max-of-4-ln/0").tensors)
+    w = w | {"unembed.W_U": w["unembed.W_U"][:, :1].expand(-1, 64) + 1e-9 * torch.eye(32, 64), "unembed.b_U": torch.zeros(64)}
+    w["ln_final.b"] = torch.zeros(32)
+    with pytest.raises(mp.InputError, match=r"too close to call in float64|tells apart|brute_force"):
+        mp.prove(mp.load(w | {"unembed.W_U": w["unembed.W_U"].clone() * 1e-30 + 1}, normalization_type="LN", task="max"), "exact")

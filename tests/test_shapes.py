@@ -24,7 +24,10 @@ def test_shapes_hold_while_the_library_works():
     assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_separable.py", "-k", "tier or walks or two_tokens or parameters or edits")
     assert done.returncode == 0, done.stdout[-3000:]
-    done = under_the_hook("tests/test_pizza.py", "-k", "errs or settled or waves or budget or one_by_one or by_moments or folded")
+    for file in ("tests/test_heads.py", "tests/test_one_layer.py"):
+        done = under_the_hook(file, "-m", "not slow and not exhaustive", "-k", "case_says or levels or two_families or normalized or can_do_it")
+        assert done.returncode == 0, done.stdout[-3000:]
+    done = under_the_hook("tests/test_pizza.py", "-k", "errs or settled or waves or budget or one_by_one or by_moments or folded or without_the_sign")
     assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_noise.py", "-k", "peels or nulls or certifies_a or replaced or chain or reckoned", "-m", "not slow")
     assert done.returncode == 0, done.stdout[-3000:]

@@ -29,8 +29,13 @@ from ..proof.rounding import Ball, U, _up
 ROWS = 2**17                # prefixes extended at once
 
 
+class AnyCells:
+    """What a proof asks of cells, of one head or of several: need, positions, slack, given_up, settled(), certain(..),
+    survivors(), the parts that levels count, and some of them by index."""
+
+
 @dataclass(frozen=True, eq=False)
-class Cells:
+class Cells(AnyCells):
     """own [c] and f [c,p,b], lower bounds of the query's term and of every other's; f may have one p for all positions.
 
     none [c,b]: there is no such choice, and that of choice 0 stands there once more.  known [c]: no weight was cut off;

@@ -30,7 +30,7 @@ from .brute_force import LIMIT as ENUMERABLE
 from .brute_force import in_balls, tried
 from .ledger import Ledger, masses, open_cells
 from .separable import left_open
-from .terms import Circuits, Groups, Separable, Stage, exponential, over_bucket, standing_in
+from .terms import AnyProof, Circuits, Groups, Separable, Stage, exponential, over_bucket, standing_in
 from .truth import Truth
 
 TRIED = 2**18                   # more sequences than this are not decided in balls
@@ -38,7 +38,7 @@ GROUPS, BUCKETS = 6, 9          # of the first step; they change the cost and no
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class Steps(AnyProof):
     """The proof's tables, and its stages with single wrong tokens as columns."""
 
     proof: Separable
@@ -120,7 +120,7 @@ class Steps:
                 stage, book = finer()
 
 
-def count_right(model: Model, steps: Steps,
+def count_right(model: Model, steps: AnyProof,
                 decide: Callable[[list[int]], bool] | None = None) -> tuple[Int[Tensor, " pair"], int]:
     """Right sequences of every (maximum, query) pair, int64 in the order of `Layout`,
     and how many rounding left to `decide`.
@@ -168,7 +168,7 @@ def sequences(m: int, q: int, n: int) -> Iterator[list[int]]:
     return ([*tokens, q] for tokens in product(range(m + 1), repeat=n) if max(*tokens, q) == m)
 
 
-def check(model: Model, steps: Steps) -> Proved:
+def check(model: Model, steps: AnyProof) -> Proved:
     """The exact number of right sequences.  Complexity: see the module docstring."""
     right, _ = count_right(model, steps)
     with cost.charge(right.numel(), "total"):

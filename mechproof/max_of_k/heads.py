@@ -33,12 +33,12 @@ from ..proof.family import Advice, Model, Parameters, Proved, Spec
 from ..proof.peeling import Known
 from ..proof.rounding import Ball, U, _up, inverse, stack
 from . import exact, separable
-from .boxes import Cells
+from .boxes import AnyCells, Cells
 from .exact import Steps
 from .ledger import Ledger, open_cells
 from .model import alone, one_head_models, written
 from .paths import Paths
-from .terms import Circuits, Groups, Separable, Stage, over_bucket
+from .terms import AnyProof, AnyStage, Circuits, Groups, Separable, Stage, over_bucket
 
 SAMPLES = 128           # sequences of each maximum that a split is made for
 RIGHT, LIKELY = 2.0, 0.5                            # verdicts, against a slack of 1
@@ -63,11 +63,11 @@ class Part(Steps):
 
 @dataclass(frozen=True, eq=False)
 class Divisors:
-    """The range of one head's denominators.  own [e, row] of the query's weight, keys [e, row, p, b] of the others';
+    """The range of one head's denominators.  own [e, row] of the query's weight, keys [f, row, p, b] of the others';
     of a cell the row is place [c]."""
 
     own: Float[Ball, "e row"]
-    keys: Float[Ball, "e row p b"]
+    keys: Float[Ball, "f row p b"]
     place: Int[Tensor, " c"]
     positions: int
 
@@ -106,7 +106,7 @@ def least_quotients(f: Sequence[Tensor], slack: Sequence[Tensor], ends: Sequence
 
 
 @dataclass(frozen=True, eq=False)
-class HeadCells:
+class HeadCells(AnyCells):
     """The cells of all heads; sums are verdicts here: above 1 right, below -1 wrong, and in between by the sign of what
     was computed."""
 
@@ -158,7 +158,7 @@ class HeadCells:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadStage:
+class HeadStage(AnyStage):
     """The stages of all heads, of the same rows and columns; own_weights [e, row] of each."""
 
     stages: tuple[Stage, ...]
@@ -182,7 +182,7 @@ class HeadStage:
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
+class Heads(AnyProof):
     """The steps of a network's proof, and what `Steps` and `Separable` are asked for."""
 
     parts: tuple[Part, ...]
@@ -191,7 +191,7 @@ class Heads:
     n_ctx = property(lambda self: self.parts[0].n_ctx)
 
     @classmethod
-    def of(cls, model: Model, split: Float[Tensor, "h-1 m x"], buckets: int) -> Heads:
+    def of(cls, model: Model, split: Float[Tensor, "others m x"], buckets: int) -> Heads:
         """Complexity: O(h v^2 d)."""
         paths = [Paths(one) for one in one_head_models(model)]
         EU, rest = Known(paths[0].EU * inverse(len(paths))), Ball(split)
@@ -272,7 +272,7 @@ def advise(model: Model) -> Advice:
     leads = torch.stack([sampled_leads(model, m) for m in range(model.sizes["d_vocab"])])    # [m, h, s, x]
     near = (-leads.sum(1).abs()).softmax(1)
     typical = (leads * near[:, None]).sum(2).movedim(1, 0)                                    # [h, m, x]
-    return {"split": (typical.mean(0) - typical)[:-1]}
+    return {"split": (typical.mean(0) - typical)[:-1].nan_to_num(0.0, 0.0, 0.0)}
 
 
 def sampled_leads(model: Model, m: int) -> Float[Tensor, "h s x"]:

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..proof import cost
-from .boxes import Cells, children
-from .terms import Layout, Separable, Stage
+from .boxes import AnyCells, children
+from .terms import AnyStage, Layout, Separable
 
 SAMPLE = 16                                                              # combinations drawn in every proof
 
@@ -44,7 +44,7 @@ class Ledger:
     tokens: Int[Tensor, " c"]
 
     @classmethod
-    def begun(cls, proof: Separable, stage: Stage) -> Ledger:
+    def begun(cls, proof: Separable, stage: AnyStage) -> Ledger:
         """Every cell of the first stage."""
         r, g = proof.start()
         with cost.addresses():
@@ -57,7 +57,7 @@ class Ledger:
         return Ledger(self.settled.index_add(0, self.r, self.tokens * sure), self.r[at], self.g[at],
                       self.tokens[at]), at
 
-    def by_token(self, proof: Separable, stage: Stage) -> Ledger:
+    def by_token(self, proof: Separable, stage: AnyStage) -> Ledger:
         """Single wrong tokens in place of groups."""
         parent, x = children(*(table[self.g, stage.m[self.r]] for table in proof.groups.members(proof.lay.d_vocab)))
         return Ledger(self.settled, self.r[parent], x, torch.ones_like(x))
@@ -84,7 +84,7 @@ class Ledger:
         return left > 0
 
 
-def open_cells(stage: Stage, book: Ledger, resolve: bool = True) -> tuple[Ledger, Cells]:
+def open_cells(stage: AnyStage, book: Ledger, resolve: bool = True) -> tuple[Ledger, AnyCells]:
     """The cells that are not settled whole, positions merged and then, if asked for, apart."""
     apart = stage.positions.shape[2] > 1
     for merged in (True, False) if resolve and apart else (apart,):
@@ -134,7 +134,7 @@ class Sample:
     sure: Bool[Tensor, " s"]
 
     @classmethod
-    def drawn(cls, stage: Stage, r: Int[Tensor, " c"], g: Int[Tensor, " c"]) -> Sample:
+    def drawn(cls, stage: AnyStage, r: Int[Tensor, " c"], g: Int[Tensor, " c"]) -> Sample:
         """From the cells (r, g), of which there is one at least.  Complexity: O(p b) a combination."""
         n, source = stage.others, torch.Generator().manual_seed(secrets.randbits(63))
         with cost.addresses():

@@ -28,9 +28,9 @@ from ..proof import cost
 from ..proof.bound import Case
 from ..proof.family import InputError, Model, Parameters, Proved, check_tokens
 from . import levels
-from .boxes import Cells
+from .boxes import AnyCells, Cells
 from .ledger import Fault, Ledger, Masses, Sample, masses, open_cells
-from .terms import Circuits, Groups, Layout, Separable, Stage
+from .terms import AnyProof, AnyStage, Circuits, Groups, Layout, Separable, Stage
 
 TABLE = 2**26           # marks in a block: rows of combinations that are told apart at once
 LISTED = 2**33          # sequences up to which the open combinations are listed; beyond, they are counted by levels
@@ -109,7 +109,8 @@ def row_blocks(r: Tensor, table: int, terms: int) -> Iterator[tuple[Tensor, Tens
         yield index, at - at[0], n
 
 
-def left_open(stage: Stage, r: Tensor, g: Tensor, make: Callable[[Tensor], Cells]) -> Iterator[tuple[Open, Tensor]]:
+def left_open(stage: AnyStage, r: Tensor, g: Tensor,
+              make: Callable[[Tensor], AnyCells]) -> Iterator[tuple[Open, Tensor]]:
     """The combinations of the cells (r, g) that are not certain to be right, with their slack, block by block.
 
     `make(index)` gives the terms of some cells.  Errors: InputError when a block holds more than 2^26 combinations.
@@ -143,7 +144,7 @@ def mass(size: Int[Tensor, "m b"], m: Tensor, choices: Int[Tensor, "n p"]) -> In
     return product
 
 
-def count(lay: Layout, each: bool, stage: Stage, book: Ledger, cells: Cells) -> tuple[int, Callable[[], int]]:
+def count(lay: Layout, each: bool, stage: AnyStage, book: Ledger, cells: AnyCells) -> tuple[int, Callable[[], int]]:
     """Certified sequences, and (asked afterwards) how many more real arithmetic would certify; of the last stage, whose
     rows are single queries (`each`) or buckets of them, and its open cells.
 
@@ -162,7 +163,7 @@ def count(lay: Layout, each: bool, stage: Stage, book: Ledger, cells: Cells) -> 
     return passed + listed - open_, undecided
 
 
-def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor,
+def listed_open(stage: AnyStage, book: Ledger, cells: AnyCells, size: Tensor,
                 copies: Tensor) -> tuple[int, Callable[[], int]]:
     """Sequences in the open combinations of these cells, and (asked afterwards)
     how many of them rounding alone left open."""
@@ -184,17 +185,17 @@ def listed_open(stage: Stage, book: Ledger, cells: Cells, size: Tensor,
     return lost, undecided
 
 
-def by_levels(lay: Layout, stage: Stage) -> bool:
+def by_levels(lay: Layout, stage: AnyStage) -> bool:
     """Whether sequences are too long to list the open combinations."""
     return lay.sequences(stage.others) > LISTED
 
 
-def lost(cells: Cells, choices: Int[Tensor, "c p"]) -> Bool[Tensor, " c"]:
+def lost(cells: AnyCells, choices: Int[Tensor, "c p"]) -> Bool[Tensor, " c"]:
     """Whether levels count a combination as open."""
     return torch.stack([levels.end(part, choices) < 0 for part in cells.parts]).any(0)
 
 
-def counted(stage: Stage, book: Ledger, cells: Cells, of: Masses, lay: Layout) -> int:
+def counted(stage: AnyStage, book: Ledger, cells: AnyCells, of: Masses, lay: Layout) -> int:
     """Certified sequences in the rows of these cells: of every row what is left of it by each of its cells,
     at least nothing.
 
@@ -221,7 +222,7 @@ class Explained:
     """Whether one input is certified, and by which cell: the last stage's sums for its tokens, group by group."""
 
     model: Model
-    proof: Separable
+    proof: AnyProof
     each: bool
 
     def __call__(self, tokens: Sequence[int]) -> Case:

@@ -206,7 +206,7 @@ def over_bucket(x: Float[Ball, "*r pair"], lay: Layout, better: Callable = torch
         -1, lay.segment.expand(t.shape), t, name, include_self=False))
 
 
-def standing_in(x: Float[Ball, "*g r b"], place: Int[Tensor, "r b"]) -> Float[Ball, "*g r b"]:
+def standing_in(x: Float[Ball, "*g b"], place: Int[Tensor, "*r b"]) -> Float[Ball, "*g b"]:
     """The maximum's own bucket once more in the place of every one that there is not:
     so the least of all is nobody else's."""
     return x.pick(lambda t: t.gather(-1, place.expand(t.shape)))
@@ -300,8 +300,13 @@ class Pairs:
         return weighted(votes, self.own_weights[:, index])
 
 
+class AnyStage:
+    """What a proof asks of a stage, of one head or of several: others, m, need, none, positions, cells(..) and
+    terms(..)."""
+
+
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(AnyStage):
     """One resolution of a proof: rows r are (maximum, query or bucket of queries), columns g wrong tokens or groups.
 
     direct(g, r) [c], own(g, r) [c]: the direct path's lead and the query's term.  keys(r) [2, r, b] and
@@ -325,7 +330,7 @@ class Stage:
         """The terms of cells (r, g).  Complexity: O(c p b)."""
         return self.terms(*(r.unique_consecutive(return_inverse=True) if len(r) else (r, r)), g, merged)
 
-    def weights(self, rows: Tensor, merged: bool) -> Float[Ball, "2 r p b"]:
+    def weights(self, rows: Tensor, merged: bool) -> Float[Ball, "e r p b"]:
         """Both ends (or one) of another position's weight."""
         at = self.positions[:, rows]
         if merged:
@@ -341,8 +346,12 @@ class Stage:
                      self.none[m], self.known[r])
 
 
+class AnyProof:
+    """What counting and explaining ask of a proof, of one head or of several: its layout and stages."""
+
+
 @dataclass(frozen=True, eq=False)
-class Separable:
+class Separable(AnyProof):
     """The tables of one proof, made when asked for, and the stages that it may go through, from coarse to fine."""
 
     circuits: Circuits

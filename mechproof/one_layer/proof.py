@@ -45,6 +45,7 @@ from ..transformer import trying
 from .tables import Position, Tables
 
 SAMPLES = 128           # sequences of each maximum that a split is made for
+IN_BALLS = 2**14        # inputs that the exact count decides in balls, at most
 LISTED = 2**33          # more sequences than this are not told apart
 
 
@@ -202,7 +203,7 @@ class Heads:
     lay = property(lambda self: self.parts[0].lay)
 
     @classmethod
-    def of(cls, tables: Tables, split: Float[Tensor, "h-1 m x"], buckets: int) -> Heads:
+    def of(cls, tables: Tables, split: Float[Tensor, "others m x"], buckets: int) -> Heads:
         """Complexity: that of the tables."""
         v, outputs = tables.d_input, tables.direct.shape[1]
         share, rest, n = lead_of(tables), Ball(split), tables.model.sizes["n_heads"]
@@ -295,7 +296,7 @@ def check_exactly(model: Model, advice: Advice, parameters: Parameters) -> Prove
     if of.sum(given_up) > trying.LIMIT:
         raise InputError(f"model {model.name!r} leaves {of.sum(given_up)} inputs open of which nothing is known in "
                          "float64; try brute_force")
-    finest, judge, wrong = proof.by_key(), trying.Judge(model), 0
+    finest, judge, wrong = proof.by_key(), trying.Judge(model, IN_BALLS), 0
     for block, _ in separable.left_open(finest, known.r, known.g, lambda at: finest.cells(known.r[at], known.g[at])):
         at = block.distinct()
         for some in at.split(trying.SPAN):
@@ -345,7 +346,8 @@ class Explained:
         if separable.by_levels(lay, self.proof.single):
             certain = certain | ~separable.lost(cells, choices)
         covered = bool((certain & ~cells.given_up).all())
-        reason = f"maximum {m}, tokens in buckets {', '.join(map(str, chosen))}"
+        turned = " (tokens counted from the top)" if Tables(self.model).settings.task == "min" else ""
+        reason = f"maximum {m}, tokens in buckets {', '.join(map(str, chosen))}{turned}"
         reason += "" if covered else ": some wrong token might beat the maximum"
 
         def margin() -> float | None:
@@ -370,7 +372,7 @@ def advise(model: Model) -> Advice:
     leads = torch.stack([sampled_leads(proof, tables, m) for m in range(sizes["d_input"])])       # [m, h, s, x]
     near = (-leads.sum(1).abs()).softmax(1)
     typical = (leads * near[:, None]).sum(2).movedim(1, 0)                                        # [h, m, x]
-    return {"split": (typical.mean(0) - typical)[:-1]}
+    return {"split": (typical.mean(0) - typical)[:-1].nan_to_num(0.0, 0.0, 0.0)}
 
 
 def sampled_leads(proof: Heads, tables: Tables, m: int) -> Float[Tensor, "h s x"]:

@@ -93,7 +93,7 @@ def number(key: str, metadata: Mapping[str, Any], default: float | None) -> floa
 def template(text: str, d_vocab: int) -> tuple[int | None, ...]:
     """`? ? 113` as (None, None, 113).  Errors: InputError for what is neither ? nor a token."""
     words = text.replace(",", " ").split()
-    tokens = tuple(None if word == "?" else int(word) if word.isdecimal() else -1 for word in words)
+    tokens = tuple(None if word == "?" else int(word) if word.isdecimal() and len(word) < 10 else -1 for word in words)
     if not words or None not in tokens or any(t is not None and not 0 <= t < d_vocab for t in tokens):
         raise InputError(f"inputs {text!r} are no list of ? and tokens below {d_vocab}; like \"? ? {d_vocab - 1}\"")
     return tokens
@@ -158,7 +158,7 @@ def free_tokens(metadata: Mapping[str, Any], inputs: tuple[int | None, ...], siz
             raise InputError(f"model does not say d_input, and its fixed tokens {sorted(fixed)} are not the last ones; "
                              "say how many tokens a ? may be: d_input=N")
         return below
-    if not text.isdecimal() or not 2 <= int(text) <= sizes["d_vocab"]:
+    if not text.isdecimal() or len(text) > 9 or not 2 <= int(text) <= sizes["d_vocab"]:
         raise InputError(f"d_input {text!r} is no number of tokens; expected 2 to {sizes['d_vocab']}")
     return int(text)
 
@@ -175,6 +175,9 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     (d_vocab, d), n_layers = tensors["embed.W_E"].shape, layers(tensors)
     heads = next((tensors[name].shape for name in tensors if name.endswith("attn.W_V")), (0, d, 0))
     mlp = next((tensors[name].shape[-1] for name in tensors if name.endswith("mlp.W_in")), 0)
+    for name, tensor in tensors.items():
+        if not tensor.numel():
+            raise InputError(f"tensor {name} has shape {list(tensor.shape)}; expected no axis of length 0")
     if "normalization_type" in metadata:
         check_norms(tensors, one_of("normalization_type", str(metadata["normalization_type"])))
     found = read(tensors, metadata)

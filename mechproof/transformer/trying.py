@@ -62,10 +62,13 @@ def whole_inputs(settings: Settings, free: Int[Tensor, "b f"]) -> Int[Tensor, "b
 
 
 class Judge:
-    """Tries inputs of one model, given by their free tokens."""
+    """Tries inputs of one model, given by their free tokens.
 
-    def __init__(self, model: Model):
-        self.model, self.network, self.truth = model, Network(model), Truth(model)
+    Errors: InputError where more than `most` of them all are too close to call in float64.
+    """
+
+    def __init__(self, model: Model, most: int = LIMIT):
+        self.model, self.network, self.truth, self.left = model, Network(model), Truth(model), most
         sizes = model.sizes
         wide = max(sizes["d_model"], sizes["d_mlp"], sizes["n_heads"] * max(sizes["d_head"], sizes["n_ctx"]), 1)
         self.step = max(1, BLOCK // (wide * sizes["n_ctx"]))
@@ -85,6 +88,10 @@ class Judge:
                 with cost.charge(2 * len(some), "counted"):
                     right += int(sure.sum())
                     doubtful += some[~(sure | wrong)].tolist()
+            self.left -= len(doubtful)
+            if self.left < 0:
+                raise InputError(f"model {self.model.name!r} leaves more inputs too close to call in float64 than are "
+                                 "decided in balls here; try separable, or brute_force, which may take hours")
             with cost.charge(len(doubtful) * self.in_balls, "decided in balls"):
                 right += sum(self.truth.right(tokens) for tokens in doubtful)
         return Count(right, len(doubtful), counted.flops)

@@ -30,6 +30,7 @@ from .numbers import Mat, Real, must, reduced, require, stacked, weighted, weigh
 from .separable import Marks, by_rows, tallied
 from .terms import Stage, windows
 
+MOST = 1024             # positions
 NORMS = ("none", "LN", "LNPre", "RMS", "RMSPre")
 BUCKETS = 9
 
@@ -67,6 +68,11 @@ class Settings:
         return "".join(f"{key} {value}\n" for key, value in said.items())
 
 
+def short(text: str) -> bool:
+    """Whether this is a whole number of a few digits."""
+    return text.isdecimal() and len(text) < 10
+
+
 def positive(text: str, name: str) -> float:
     try:
         value = float(text)
@@ -76,19 +82,21 @@ def positive(text: str, name: str) -> float:
     return value
 
 
-def settings(metadata: dict[str, str], rows: int, d_head: int, positions: int | None) -> Settings:
+def settings(metadata: dict[str, str], sizes: dict[str, int]) -> Settings:
     """From the metadata; nothing that matters is assumed."""
+    rows, d_head, positions = sizes["e"], sizes["h"], sizes.get("n")
     norm = {kind.lower(): kind for kind in NORMS}.get(str(metadata.get("normalization_type", "")).lower())
     task = str(metadata.get("task", "")).lower()
     require(norm is not None and task in ("max", "min"), "model metadata does not say normalization_type or task")
-    for key, meant in {"attention": ("learned",), "n_layers": ("1",), "attn_only": ("true",)}.items():
-        require(str(metadata.get(key, meant[0])).lower() in meant, f"model metadata says {key} {metadata.get(key)!r}")
+    plain = positions is not None and rows == sizes["o"]
+    require("inputs" in metadata or plain, "model metadata does not say inputs")
     words = str(metadata.get("inputs", "? " * (positions or 0))).replace(",", " ").split()
-    inputs = tuple(None if word == "?" else int(word) if word.isdecimal() else -1 for word in words)
+    require(len(words) <= MOST, f"model has {len(words)} positions; at most {MOST} can be checked")
+    inputs = tuple(None if word == "?" else int(word) if short(word) else -1 for word in words)
     fixed = {token for token in inputs if token is not None}
     require(None in inputs and all(0 <= token < rows for token in fixed), "model metadata says inputs of no tokens")
     text = str(metadata.get("d_input", ""))
-    require(text.isdecimal() or (not text and fixed == set(range(rows - len(fixed), rows))),
+    require(short(text) or (not text and fixed == set(range(rows - len(fixed), rows))),
             "model metadata does not say d_input")
     v, said = int(text or rows - len(fixed)), str(metadata.get("attn_scale", "")).strip()
     scale = positive(said, "attn_scale") if said else None
@@ -104,6 +112,8 @@ class Network:
     def __init__(self, w: dict[str, np.ndarray], said: Settings):
         self.w, self.said = w, said
         self.heads, self.out = w["blocks.0.attn.W_Q"].shape[0], w["unembed.W_U"].shape[1]
+        # numbers of the file, the same at every precision
+        self.embed = self.get("embed.W_E").balls.tolist()
 
     def turned(self, x: np.ndarray) -> np.ndarray:
         v = self.said.v
@@ -122,10 +132,11 @@ class Network:
 
     def stream(self, p: int) -> Mat:
         """What stands at a position, for each token that may."""
-        token, embed = self.said.inputs[p], self.get("embed.W_E").balls.tolist()
+        token, embed = self.said.inputs[p], self.embed
         if token is not None and self.said.task == "min" and token < self.said.v:
             token = self.said.v - 1 - token
         x = Mat(arb_mat(embed[: self.said.v] if token is None else [embed[token]]))
+        work(x.shape[0] * x.shape[1])
         places = self.w.get("pos_embed.W_pos")
         return x if places is None else x + Mat.of(places[p][None])
 
@@ -394,7 +405,7 @@ def right_inputs(w: dict[str, np.ndarray], said: Settings, split: np.ndarray) ->
     for row in lost:
         m, own = int(lay.m[row]), [int(lay.t[row])] if said.free_query else []
         for others in product(range(m + 1), repeat=n):
-            wrong += max(*others, *own) == m and not trial.right([*others, *own])
+            wrong += max([*others, *own]) == m and not trial.right([*others, *own])
     return layer.total - wrong
 
 

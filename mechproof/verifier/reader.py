@@ -43,6 +43,9 @@ OTHERWISE = {                                           # metadata that say anot
     "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",), "task": ("sum",), "attention": ("mean",)},
     "stripped": {}}
 OTHERWISE["heads"] = {key: value for key, value in OTHERWISE["transformer"].items() if key != "n_heads"}
+OTHERWISE["layer"] = OTHERWISE["heads"] | {
+    "normalization_type": ("none", "ln", "lnpre", "rms", "rmspre"), "task": ("max", "min"), "tokens": ("as they are",),
+    "attention_dir": ("causal", "bidirectional"), "act_fn": ("relu", "gelu", "gelu_new")}
 OPTIONAL = {"pizza": {"b_in": "m", "b_out": "d"}, "transformer": {"b_Q": "h", "b_V": "h", "b_O": "d", "b_U": "v"},
             "heads": {"b_Q": "ah", "b_V": "ah", "b_O": "d", "b_U": "v"},
             "layer": {"pos_embed.W_pos": "nd", "unembed.b_U": "o", "blocks.0.attn.b_Q": "ah", "blocks.0.attn.b_K": "ah",
@@ -124,6 +127,11 @@ def kind_of(tensors: Arrays) -> str:
     return next(filter(fits, kinds), kinds[0])
 
 
+def last(name: str) -> str:
+    """The last piece of a name."""
+    return name.rpartition(".")[2]
+
+
 def scale(text: Any, d_head: int) -> bool:
     """Whether this is the square root of d_head."""
     try:
@@ -139,6 +147,9 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     kind = kind_of(tensors)
     if kind in MAX:
         tensors = speaking(tensors)
+    if kind == "layer":
+        biases = [name for name in OPTIONAL[kind] if last(name)[:2] == "b_"]
+        tensors = {name: x for name, x in tensors.items() if name not in biases or np.any(x)}
     shapes = SHAPES[kind] | {name: letters for name, letters in OPTIONAL.get(kind, {}).items() if name in tensors}
     sizes: dict[str, int] = {}
     for name, letters in shapes.items():
@@ -149,11 +160,7 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
                 f"model tensor {name} has shape {list(x.shape)} and type {x.dtype}, which do not fit")
         sizes |= dict(zip(letters, x.shape))
         require(bool(np.isfinite(x).all()), f"model tensor {name} holds NaN or infinity")
-    for name, x in tensors.items():
-        require(name in shapes or name in IGNORED or (name[:2] in ("b_", "W_") and not np.any(x)),
-                f"model tensor {name} is no part of this network and not zero")
-        # one layer, read at the last position
-        require(name != "mask" or (x.ndim == 2 and bool(np.all(x[-1:] != 0))), "model tensor mask hides positions")
+    nothing_else(tensors, shapes, kind)
     if kind in MAX:
         # as circuits.py widens it
         sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
@@ -177,9 +184,22 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
     return Model({name: tensors[name] for name in shapes}, sizes, kind, said)
 
 
+def nothing_else(tensors: Arrays, shapes: dict[str, str], kind: str) -> None:
+    """Refuse a tensor of another network."""
+    for name, x in tensors.items():
+        nothing = name[:2] in ("b_", "W_") and not np.any(x) and kind != "layer"
+        require(name in shapes or last(name) in IGNORED or nothing,
+                f"model tensor {name} is no part of this network and not zero")
+        # one layer, read at the last position
+        seen = last(name) != "mask" or (x.ndim == 2 and bool(np.all(x[-1:] != 0)))
+        require(seen, "model tensor mask hides positions")
+
+
 def of_layer(tensors: Arrays, metadata: dict[str, Any], sizes: dict[str, int]) -> Settings:
     """What the metadata say of a network of one attention layer; `sizes` gets v (answers) and n (free tokens)."""
-    said = settings(metadata, sizes["e"], sizes["h"], sizes.get("n"))
+    usual("layer", metadata)
+    require(str(metadata.get("n_heads", sizes["a"])) == str(sizes["a"]), "model metadata says another n_heads")
+    said = settings(metadata, sizes)
     norms = {f"{ln}.{part}" for ln in ("blocks.0.ln1", "ln_final") for part in "wb"} & set(tensors)
     wanted = {"blocks.0.ln1.w", "ln_final.w"} if said.norm in ("LN", "RMS") else set()
     require(wanted <= norms and all(name[:-1] + "w" in wanted for name in norms), "model has weights of another norm")
@@ -205,14 +225,19 @@ def speaking(tensors: Arrays) -> Arrays:
     return {name: x for name, x in tensors.items() if name != "b_K" and (name[:2] != "b_" or np.any(x))}
 
 
+def usual(kind: str, metadata: dict[str, Any]) -> None:
+    """Refuse a setting of another kind of network."""
+    for key, meant in OTHERWISE[kind].items():
+        require(str(metadata.get(key, meant[0])).lower() in meant,
+                f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+
+
 def alike(kind: str, metadata: dict[str, Any], sizes: dict[str, int]) -> None:
     """Refuse metadata that say another network than the tensors alone."""
     if metadata.get("tokens") == "reversed" and metadata.get("task") == "min":
         # a network of max already: its tokens count from the top
         metadata = metadata | {"task": "max"}
-    for key, meant in OTHERWISE[kind].items():
-        require(str(metadata.get(key, meant[0])).lower() in meant,
-                f"model metadata says {key} {metadata.get(key)!r}, which is another network")
+    usual(kind, metadata)
     if kind != "stripped":
         free = ["?"] * sizes["n"] if kind in MAX else ["?", "?", str(sizes["v"])]
         require(str(metadata.get("inputs", " ".join(free))).replace(",", " ").split() == free
