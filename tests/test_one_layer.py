@@ -113,8 +113,8 @@ def test_no_bound_is_above_the_truth_and_the_exact_count_is_it():
 
 
 @pytest.mark.slow
-def test_a_thousand_more():
-    assert sum(run_cases(1100, 1000).values()) > 900
+def test_three_hundred_more():
+    assert sum(run_cases(300, 1000).values()) > 240
 
 
 def test_it_certifies_networks_that_can_do_it():
