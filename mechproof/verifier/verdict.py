@@ -69,6 +69,9 @@ def guarded(derive) -> Verdict:
         return Verdict(1, "refused: the check does not fit into memory")
     except Exception as error:
         return Verdict(2, f"unreadable: {type(error).__name__} while checking")
+    finally:
+        # the next to count is somebody else
+        work.ceiling = MOST_WORK
 
 
 def judged(certificate: dict[str, Any], model: Model) -> Verdict:
