@@ -16,8 +16,8 @@ from test_verifier import claiming, judge
 import mechproof as mp
 from mechproof import zoo
 from mechproof.figures import several_heads
-from mechproof.max_of_k import brute_force, heads
-from mechproof.max_of_k.model import PER_HEAD, alone, last_logits
+from mechproof.max_of_k import brute_force, heads, terms
+from mechproof.max_of_k.model import PER_HEAD, last_logits
 from mechproof.max_of_k.truth import Truth
 from mechproof.proof.rounding import Ball
 from mechproof.zoo import tables
@@ -152,10 +152,6 @@ def test_what_a_case_says():
                 assert 0 < case.margin() <= truth.margin_lo(tokens) * (1 + 1e-9)
 
 
-def one_forgotten(model):
-    return alone(model.tensors)[:1]
-
-
 def largest_below(f, slack, ends):
     """Planted: the largest denominator below everything."""
     return sum((x - off) / hi for x, off, (_, hi) in zip(f, slack, ends))
@@ -166,10 +162,6 @@ def split_that_adds(cls, model, split, buckets):
     found = OF(model, split, buckets)
     last = heads.replace(found.parts[-1], split=Ball(split[0].abs()))
     return cls((*found.parts[:-1], last))
-
-
-def one_head_asked(self, choices, part=1.0):
-    return self.parts[0].certain(choices, part)
 
 
 def first_alone(self):
@@ -288,6 +280,8 @@ def test_what_the_page_says():
     assert len(book.r) < 0.1 * begun
     one, two = heads.sampled_leads(model, 5)[..., 4]
     assert (one + two > 0).all() and not any(((one > s) & (two > -s)).any() for s in several_heads.STEPS)
+    # "128 random ones of each maximum", "more than e^30 between positions"
+    assert heads.SAMPLES == 128 and terms.LIMIT == 30.0
     # "in another way", "which one changes from maximum to maximum"
     for name in ("max-of-4-h2/0", "max-of-4-h4/0"):
         assert len(set(several_heads.runner_up(mp.load(name)).argmin(0).tolist())) > 1

@@ -149,7 +149,7 @@ def test_normalized_rows():
 
 def test_the_same_network_by_two_families():
     """Plain networks of one head and of two, taken for this kind: the same counts as by their own."""
-    family = mp.zoo.weights.families()["one_layer"] if hasattr(mp, "zoo") else network(0).family
+    family = mp.load("max-of-4-ln/0").family
     for seed in range(20):
         one = small_model(seed, "able")
         w = {"embed.W_E": one["W_E"], "pos_embed.W_pos": one["W_pos"], "unembed.W_U": one["W_U"]}
@@ -164,17 +164,14 @@ def wider(self):
     return high, high
 
 
-def one_position(self, head, p):
+def one_position(self, head):
     """Planted: tables of the first free position for all (means of positions dropped)."""
-    return POSITION(self, head, self.others[0] if p in self.others else p)
+    places = POSITIONS(self, head)
+    return [places[self.others[0]] if p in self.others else place for p, place in enumerate(places)]
 
 
-def copies_at_the_query(lay):
-    return torch.zeros_like(lay.m, dtype=torch.bool)
-
-
-DIVISORS, POSITION = tables.Tables.divisors.func, tables.Tables.position
-PLANTED = {"one position for all": (tables.Tables, "position", one_position),
+DIVISORS, POSITIONS = tables.Tables.divisors.func, tables.Tables.positions
+PLANTED = {"one position for all": (tables.Tables, "positions", one_position),
            "a divisor that is known": (tables.Tables, "divisors", property(wider)),
            "a head forgotten": (heads, "least_quotients", lambda f, slack, ends: (f[0] - slack[0]) / ends[0][1]),
            "b_K counted": (tables.Tables, "projected", lambda self, x, side, head: x @ self.weight(f"blocks.0.attn.W_{side}", head)),

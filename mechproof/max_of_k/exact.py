@@ -112,7 +112,7 @@ class Steps(AnyProof):
         proof, stage = self.proof, self.proof.grouped()
         book = Ledger.begun(proof, stage)
         for finer in (lambda: (self.by_token(stage), book.by_token(proof, stage)),
-                      lambda: (self.by_query(stage), book.by_query(proof)), None):
+                      lambda: (self.by_query(stage), book.by_query(proof.lay)), None):
             begun = len(book.r)
             book, cells = open_cells(stage, book, False)
             yield stage, begun, book, cells

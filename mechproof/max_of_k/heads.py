@@ -15,7 +15,7 @@ So the heads' lists of open combinations are looked through once more, by quotie
 whose sum is zero are sound, and good ones give every head what it usually lacks.  Each head takes the worst token of a
 group by itself, which costs most of a bound; so wrong tokens stand singly here (Steps in exact.py).
 
-Source: book, "Your own network", theorem about heads.
+Source: book, "Several heads", theorem *Heads*.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class Heads(AnyProof):
         begun = len(book.r)
         book, cells = open_cells(stage, book)
         yield stage, begun, book, cells
-        stage, book = self.last, book.by_query(self.parts[0].proof)
+        stage, book = self.last, book.by_query(self.lay)
         begun = len(book.r)
         book, cells = open_cells(stage, book)
         yield stage, begun, book, cells
@@ -269,17 +269,26 @@ def specs(sizes: Mapping[str, int]) -> dict[str, Spec]:
 
 def advise(model: Model) -> Advice:
     """What levels the heads' leads on the sequences, of some drawn at random, that are nearest to going wrong."""
-    leads = torch.stack([sampled_leads(model, m) for m in range(model.sizes["d_vocab"])])    # [m, h, s, x]
+    return {"split": levelling(torch.stack([sampled_leads(model, m) for m in range(model.sizes["d_vocab"])]))}
+
+
+def levelling(leads: Float[Tensor, "m h s x"]) -> Float[Tensor, "others m x"]:
+    """The split that gives every head the same lead on the sequences that are nearest to going wrong."""
     near = (-leads.sum(1).abs()).softmax(1)
     typical = (leads * near[:, None]).sum(2).movedim(1, 0)                                    # [h, m, x]
-    return {"split": (typical.mean(0) - typical)[:-1].nan_to_num(0.0, 0.0, 0.0)}
+    return (typical.mean(0) - typical)[:-1].nan_to_num(0.0, 0.0, 0.0)
+
+
+def sequences(m: int, n: int) -> Int[Tensor, "s n"]:
+    """Random ones of n tokens with this maximum, the same at every call."""
+    generator = torch.Generator().manual_seed(m)
+    tokens = (torch.rand(SAMPLES, n, generator=generator) * (m + 1)).long()
+    return tokens.scatter(1, torch.randint(n, (SAMPLES, 1), generator=generator), m)
 
 
 def sampled_leads(model: Model, m: int) -> Float[Tensor, "h s x"]:
     """Each head's lead over every token, the direct path shared, on sequences of this maximum."""
-    generator, n = torch.Generator().manual_seed(m), model.sizes["n_ctx"]
-    tokens = (torch.rand(SAMPLES, n, generator=generator) * (m + 1)).long()
-    tokens = tokens.scatter(1, torch.randint(n, (SAMPLES, 1), generator=generator), m)
+    tokens = sequences(m, model.sizes["n_ctx"])
     heads = [{name: x.double() for name, x in head.items()} for head in alone(model.tensors)]
     x = heads[0]["W_E"][tokens] + heads[0]["W_pos"]
     direct = ((x[:, -1] + heads[0].get("b_O", 0)) @ heads[0]["W_U"] + heads[0].get("b_U", 0)) / len(heads)

@@ -62,10 +62,10 @@ class Ledger:
         parent, x = children(*(table[self.g, stage.m[self.r]] for table in proof.groups.members(proof.lay.d_vocab)))
         return Ledger(self.settled, self.r[parent], x, torch.ones_like(x))
 
-    def by_query(self, proof: Separable) -> Ledger:
+    def by_query(self, lay: Layout) -> Ledger:
         """Single queries in place of buckets."""
-        parent, r = proof.queries_of(self.r)
-        return Ledger(self.settled[proof.lay.segment], r, self.g[parent], self.tokens[parent])
+        parent, r = children(lay.first[self.r], lay.size.flatten()[self.r])
+        return Ledger(self.settled[lay.segment], r, self.g[parent], self.tokens[parent])
 
     def given_up(self, cells: Bool[Tensor, " c"]) -> tuple[Ledger, Int[Tensor, " c"], Bool[Tensor, " row"]]:
         """The cells in rows that have none of these, which cells that are, and the rows that have."""

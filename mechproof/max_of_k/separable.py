@@ -45,7 +45,7 @@ def refine(proof: Separable, each: bool) -> tuple[Stage, Ledger, Cells]:
     if not each:
         return grouped, book, cells
     single = proof.each()
-    book, cells = open_cells(single, book.by_query(proof))
+    book, cells = open_cells(single, book.by_query(proof.lay))
     return single, book, cells
 
 

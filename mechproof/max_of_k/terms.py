@@ -31,7 +31,7 @@ from torch import Tensor
 from ..proof import cost
 from ..proof.peeling import Known
 from ..proof.rounding import Ball, _up, cat
-from .boxes import Cells, children
+from .boxes import Cells
 from .direct import best_other
 
 LIMIT = 30.0            # log-weights above this are not worth certifying
@@ -456,7 +456,3 @@ class Separable(AnyProof):
         places = stage.positions[-1, row, torch.arange(len(chosen))]
         total = (stage.keys(torch.tensor([row]))[-1, 0, chosen] * places).sum(0) + self.pairs.own_weights[-1, pair]
         return (cells.sums(choices).amin() - cells.slack) / total.upper().mid
-
-    def queries_of(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """(parent, row of `each`) of the queries in rows of `grouped`."""
-        return children(self.lay.first[r], self.lay.size.flatten()[r])

@@ -21,9 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..max_of_k import separable
-from ..max_of_k.boxes import children
 from ..max_of_k.exact import BUCKETS
-from ..max_of_k.heads import HeadCells, HeadStage
+from ..max_of_k.heads import SAMPLES, HeadCells, HeadStage, levelling, sequences
 from ..max_of_k.ledger import Ledger, masses, open_cells
 from ..max_of_k.terms import (
     Layout,
@@ -44,7 +43,6 @@ from ..proof.rounding import Ball, inverse, maximum, stack
 from ..transformer import trying
 from .tables import Position, Tables
 
-SAMPLES = 128           # sequences of each maximum that a split is made for
 IN_BALLS = 2**14        # inputs that the exact count decides in balls, at most
 LISTED = 2**33          # more sequences than this are not told apart
 
@@ -107,10 +105,10 @@ class Part:
 
     def own(self, x: Tensor, r: Tensor) -> Ball:
         """The terms of the known positions."""
-        m, total = self.lay.m[r], None
+        m, direct, total = self.lay.m[r], self.direct(x, r), None
         for place, weights in zip(self.known, self.known_weights):
             table, token = self.at(place, "votes", r)
-            term = (self.direct(x, r) + (table[token, m] - table[token, x])) * weights[r]
+            term = (direct + (table[token, m] - table[token, x])) * weights[r]
             total = term if total is None else total + term
         return total
 
@@ -211,12 +209,11 @@ class Heads:
             # as many rows of the split as heads but one: of one head it is nothing
             none = torch.zeros(v, outputs)
         splits = [*(rest[h] for h in range(n - 1)), -rest.sum(0) if n > 1 else Ball(none)]
-        parts = []
+        lays, parts = (rows(v, buckets, outputs, tables.free_query), layout(v, buckets)), []
         for h in range(n):
-            known = [p for p in range(len(tables.settings.inputs)) if p not in tables.others]
-            parts.append(Part(rows(v, buckets, outputs, tables.free_query), layout(v, buckets),
-                              tuple(tables.position(h, p) for p in tables.others),
-                              tuple(tables.position(h, p) for p in known), share, splits[h], outputs))
+            places = tables.positions(h)
+            known = (place for p, place in enumerate(places) if p not in tables.others)
+            parts.append(Part(*lays, tuple(places[p] for p in tables.others), tuple(known), share, splits[h], outputs))
         return cls(tuple(parts))
 
     @cached_property
@@ -250,15 +247,9 @@ class Heads:
         else:
             stage = self.by_bucket()
             book, _ = open_cells(stage, self.begun(stage.m, ~lay.none.flatten()))
-            book = queries(book, lay)
+            book = book.by_query(lay)
         book, cells = open_cells(self.single, book)
         return self.single, book, cells
-
-
-def queries(book: Ledger, lay: Layout) -> Ledger:
-    """Single queries in place of buckets."""
-    parent, r = children(lay.first[book.r], lay.size.flatten()[book.r])
-    return Ledger(book.settled[lay.segment], r, book.g[parent], book.tokens[parent])
 
 
 def lead_of(tables: Tables) -> Callable[[Tensor, Tensor, Tensor], Ball]:
@@ -369,17 +360,12 @@ def advise(model: Model) -> Advice:
     if sizes["n_heads"] == 1:
         return {"split": torch.zeros(0, sizes["d_input"], sizes["d_out"], dtype=torch.float64)}
     proof = proof_of(model, {"split": torch.zeros(sizes["n_heads"] - 1, sizes["d_input"], sizes["d_out"])}, 2)
-    leads = torch.stack([sampled_leads(proof, tables, m) for m in range(sizes["d_input"])])       # [m, h, s, x]
-    near = (-leads.sum(1).abs()).softmax(1)
-    typical = (leads * near[:, None]).sum(2).movedim(1, 0)                                        # [h, m, x]
-    return {"split": (typical.mean(0) - typical)[:-1].nan_to_num(0.0, 0.0, 0.0)}
+    return {"split": levelling(torch.stack([sampled_leads(proof, tables, m) for m in range(sizes["d_input"])]))}
 
 
 def sampled_leads(proof: Heads, tables: Tables, m: int) -> Float[Tensor, "h s x"]:
     """Each head's lead over every output, the direct path shared, on inputs of this maximum."""
-    g, n, out = torch.Generator().manual_seed(m), proof.single.others + tables.free_query, proof.parts[0].outputs
-    tokens = (torch.rand(SAMPLES, n, generator=g) * (m + 1)).long()
-    tokens = tokens.scatter(1, torch.randint(n, (SAMPLES, 1), generator=g), m)
+    tokens, out = sequences(m, len(tables.settings.free)), proof.parts[0].outputs
     q = tokens[:, -1] if tables.free_query else torch.zeros(SAMPLES, dtype=torch.long)
     found = []
     for part in proof.parts:

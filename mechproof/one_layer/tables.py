@@ -84,11 +84,6 @@ class Tables:
         """The free positions besides the query's."""
         return [p for p in self.settings.free if p != len(self.settings.inputs) - 1]
 
-    @property
-    def fixed(self) -> list[int]:
-        """The positions of the tokens that are not."""
-        return [p for p, token in enumerate(self.settings.inputs) if token is not None]
-
     def turned(self, x: Tensor) -> Tensor:
         """Rows of tokens, from the top if the network is one of min; rows beyond the answers stay."""
         if self.settings.task != "min":
@@ -158,13 +153,17 @@ class Tables:
             over = Ball(mid, mid * (4 * U), mid)
         return self.projected(self.heard[-1], "Q", head) * over
 
-    def values(self, head: int, p: int) -> Float[Ball, "k d"]:
-        """What a head writes to the residual stream for a token at a position."""
-        return self.projected(self.heard[p], "V", head) @ self.weight(f"{LAYER}.attn.W_O", head)
+    @cached_property
+    def written(self) -> list[list[Float[Ball, "k d"]]]:
+        """What each head writes to the residual stream for a token at each position."""
+        return [[self.projected(x, "V", h) @ self.weight(f"{LAYER}.attn.W_O", h) for x in self.heard]
+                for h in range(self.model.sizes["n_heads"])]
 
-    def position(self, head: int, p: int) -> Position:
-        keys = self.projected(self.heard[p], "K", head)
-        return Position(self.queries(head) @ keys.T, self.values(head, p) @ self.W_U)
+    def positions(self, head: int) -> list[Position]:
+        """The tables of one head at every position."""
+        queries = self.queries(head)
+        return [Position(queries @ self.projected(x, "K", head).T, y @ self.W_U)
+                for x, y in zip(self.heard, self.written[head])]
 
     @cached_property
     def residual(self) -> Float[Ball, "q d"]:
@@ -196,12 +195,11 @@ class Tables:
     def divisors(self) -> tuple[Float[Ball, " q"], Float[Ball, " q"]]:
         """At most and at least the divisor before the unembedding, for every query: its stream, give or take the
         longest that each head may write."""
-        d, n = self.residual.shape[1], self.model.sizes["n_heads"]
+        d = self.residual.shape[1]
         seen = without_mean if self.settings.normalization_type.startswith("LN") else lambda x: x
         low, high = length(seen(self.residual))
-        for h in range(n):
-            _, written = zip(*(length(seen(self.values(h, p))) for p in range(len(self.heard))))
-            most = cat(list(written), 0).amax(0)
+        for places in self.written:
+            most = cat([length(seen(x))[1] for x in places], 0).amax(0)
             low, high = low - most, high + most
         square = [x * x * inverse(d) + number(self.settings.eps) for x in (low.relu(), high)]
         return root_lower(square[0]), square[1].sqrt_upper()
