@@ -41,7 +41,6 @@ class Task(NamedTuple):
     norm: bool = False              # LN before the attention and before the unembedding
     biases: bool = False
     seeds: int = 1
-
     named: str = "table"            # the task; a table of answers, if it has no name
 
     @property
