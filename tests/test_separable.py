@@ -87,7 +87,7 @@ def test_exact_equals_brute_force_in_every_cell():
     models = [mp.load(f"max-of-4/{seed}") for seed in (0, 2, 17, 99)] + [mp.load(f"max-of-4-stripped/{seed}") for seed in (1, 5)]
     models += [small_model(seed, KINDS[seed % len(KINDS)]) for seed in range(60)]
     for model in models:
-        right, _ = exact.count_right(model, tiers.exactly(paths_of(model)))
+        right, _ = exact.count_right(model, exact.Steps.of(tiers.exactly(paths_of(model))))
         lay = terms.layout(model.sizes["d_vocab"], exact.BUCKETS)
         cells = torch.zeros_like(brute := brute_force.count_right(model)[0])
         cells[lay.t, lay.m] = right

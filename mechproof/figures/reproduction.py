@@ -51,7 +51,8 @@ def collections(family: str, edited: bool = True) -> dict[str, str]:
     found: dict[str, tuple] = {}
     for entry in zoo.models():
         if entry["family"] == family:
-            kind = [word for word in entry["collection"].split("-")[2:] if word.isalpha()]
+            words = entry["collection"].split("-")
+            kind = [word for word in words if word.isalpha() and word not in ("max", "of", "pizza")]
             sizes = entry["sizes"]
             said = f"p = {sizes['p']}" if family == "pizza" else f"K = {sizes['n_ctx']}"
             said += f", v = {sizes['d_vocab']}" if sizes.get("d_vocab", 64) != 64 else ""
@@ -277,10 +278,11 @@ def under_truth() -> pd.DataFrame:
         bounds = table_of(name)
         highest = {row.model: tables.truth_hi(row._asdict()) for row in bounds.drop_duplicates("model").itertuples()}
         gaps = [highest[row.model] - Fraction(row.correct, row.total) for row in bounds.itertuples()]
+        below = [gap for gap in gaps if gap > 0]
         rows.append({"collection": name, "bounds": len(bounds),
                      "truth": "exact" if (bounds.tried == bounds.total).all() else "upper end",
                      "above": sum(gap < 0 for gap in gaps), "equal": sum(gap == 0 for gap in gaps),
-                     "nearest, points below": f"{float(100 * min(gap for gap in gaps if gap > 0)):.2g}"})
+                     "nearest, points below": f"{float(100 * min(below)):.2g}" if below else ""})
     return pd.DataFrame(rows).set_index("collection")
 
 
