@@ -75,13 +75,13 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
             axes.plot(*missing(mine), "D", color=colour(id), markersize=6, alpha=0.75)
         best = max(papers, key=lambda b: b.correct)
         name = OURS[strategy] + (f", rank {rank}" if path else "")
-        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; the paper's best: "
-                       f"{percent_lo(best.correct, best.total)}")
+        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; paper, short of "
+                       f"brute force: {percent_lo(best.correct, best.total)}")
         note = NOTE | {"ha": "right"}
         axes.annotate(f"{proved.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
         axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
-        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best: "
-               f"{best}. The truth is {100 * (1 - truth):.3f} percent.")
+        alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best "
+               f"short of brute force: {best}. The truth is {100 * (1 - truth):.3f} percent.")
         return repr(bound), alt
 
     ranks = proved.ranks(next(iter(sorted(proved.ranked)))) if proved.ranked else [rank]
@@ -89,8 +89,8 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if proved.ranks(strategy) else ("rank",),
                    "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes "
-                   "exact. Then choose a compact "
-                   "one and move its rank: below about 8 directions the rest is too large to bound.", height=3.9,
+                   "exact. Then choose a compact one and move its rank: below 12 to 20 directions, by the kind of it, "
+                   "the rest is too large to bound.", height=3.9,
                    fine={"rank": range(ranks[-1] + 1)} if proved.ranked else None,
                    strategy={id: OURS[id] for id in proved.ids}, rank=ranks)
 
@@ -118,9 +118,8 @@ def resolution(model: Model) -> Explorer:
                               f"queries {queries}: {chosen}.")
 
     return explore(draw, {"groups": 6, "buckets": 6, "queries": "grouped"}, lambda **_: (),
-                   "Three buckets: whatever the groups, nearly nothing. Then six buckets and one group; "
-                   "then six groups. The last step is to take "
-                   "queries singly.", height=3.8, groups=groups, buckets=buckets,
+                   "At three buckets go from one group to twelve; then back to one group, and to four buckets: "
+                   "one bucket brings more than eleven groups. The last step is to take queries singly.", height=3.8, groups=groups, buckets=buckets,
                    queries={"grouped": "in buckets", "each": "singly"})
 
 

@@ -143,7 +143,7 @@ def _theirs(axes, proof: str) -> str:
     """What is known of the paper's figure for a row of Table 1, drawn at its own length; in words."""
     code, flops = THEIR_CODE[proof]
     axes.plot([float(flops)], [float(code)], "^", color=plots.OV, markersize=8, markeredgecolor="black")
-    words = f"authors' code on five models {code}; the paper, unchecked, {figures.REMEMBERED[proof]}"
+    words = f"authors' code on five models {code}"
     axes.annotate(words, (float(flops), float(code)), (8, -10), **NOTE)
     return f"; {words}"
 
@@ -155,8 +155,7 @@ def table_1(collection: str) -> pd.DataFrame:
     for proof, mine in of_every_kind(collection):
         shares = mine.accuracy_lower_bound
         lowest, highest = (f"{share_lo(share, 1)}%" for share in (shares.min(), shares.max()))
-        theirs = {"authors' code": THEIR_CODE.get(proof, [""])[0],
-                  "paper (unchecked)": figures.REMEMBERED.get(proof, "")} if known else {}
+        theirs = {"authors' code": THEIR_CODE.get(proof, [""])[0]} if known else {}
         rows.append({"proof": proof, "ours, mean ± s.d.": spread(shares), "worst": lowest, "best": highest} | theirs)
     return pd.DataFrame(rows).set_index("proof")
 
