@@ -50,6 +50,13 @@ SCRIPT = """
     show();
     root.scrollIntoView();
   }
+  const to = (b) => [b.parentElement.querySelector("input"), Number(b.dataset.by)];
+  const steps = [...root.querySelectorAll("[data-by]")];
+  steps.forEach((b) => b.addEventListener("click", () => {
+    const [slider, by] = to(b);
+    slider.value = Number(slider.value) + by;
+    slider.dispatchEvent(new Event("input"));
+  }));
   function show() {
     let at = 0;
     controls.forEach((c, i) => { at = at * data.sizes[i] + Number(c.value); });
@@ -61,6 +68,7 @@ SCRIPT = """
       const out = c.parentElement.querySelector("output");
       if (out) out.textContent = label;
     });
+    steps.forEach((b) => { const [s, by] = to(b); b.disabled = Number(s.value) === Number(by < 0 ? s.min : s.max); });
     const runs = frames.frames[state.frame], lines = [];
     for (let i = 0; i < runs.length; i += 2) lines.push(...frames.lines.slice(runs[i], runs[i] + runs[i + 1]));
     const svg = lines.join("\\n");
@@ -138,10 +146,12 @@ class Explorer(TwoFaces):
         lines: dict[str, int] = {}
         frames: dict[tuple[int, ...], int] = {}
         states, first = [], None
+        drawn: dict[tuple, tuple[str, str, str]] = {}
         for setting in settings:
-            svg, headline, alt = self.frame(**setting)
-            packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
             idle = [i for i, name in enumerate(self.controls) if name in self.idle(**setting)]
+            moved = tuple((i, value) for i, value in enumerate(setting.values()) if i not in idle)
+            drawn[moved] = svg, headline, alt = drawn.get(moved) or self.frame(**setting)
+            packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
             states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline,
                            "alt": alt, "idle": idle})
             if setting == dict(self.start):
@@ -164,12 +174,18 @@ class Explorer(TwoFaces):
         common = (f'data-control="{name}" aria-label="{label}" data-lm-suppress-shortcuts="true"'
                   f'{" disabled" if disabled else ""}')
         if all(isinstance(value, int) for value in options):
-            return (f'<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} '
-                    f'aria-valuetext="{said}" {common}>'
-                    f" <output>{said}</output></label>")
+            slider = (f'<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} '
+                      f'aria-valuetext="{said}" {common}> <output>{said}</output></label>')
+            return slider if name != "step" else f"<span>{_button(-1, at == 0)} {slider} {_button(1, False)}</span>"
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
+
+
+def _button(by: int, disabled: bool) -> str:
+    """One step back or on."""
+    said = "\u2039 back" if by < 0 else "next \u203a"
+    return f'<button type="button" data-by="{by}"{" disabled" if disabled else ""}>{said}</button>'
 
 
 def _runs(numbers: Iterable[int]) -> tuple[int, ...]:

@@ -36,12 +36,12 @@ def new_figure(height: float = 3.6) -> Figure:
 
 def svg(figure: Figure) -> str:
     """The figure as SVG text, byte for byte the same for the same drawing;
-    a thousandth of a point is as fine as it gets."""
+    a hundredth of a point is as fine as it gets."""
     with house():
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    coarse = lambda tag: re.sub(r"(\.\d{3})\d+", r"\1", tag.group())     # coordinates only: words keep their digits
+    coarse = lambda tag: re.sub(r"(\.\d{2})\d+", r"\1", tag.group())     # coordinates only: words keep their digits
     return MARKS.sub(_once, re.sub(r"<[^>]+>", coarse, text[text.index("<svg") :]))
 
 

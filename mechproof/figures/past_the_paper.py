@@ -17,16 +17,20 @@ from ..max_of_k.paths import paths_of
 from ..max_of_k.terms import Groups, Separable
 from ..max_of_k.tiers import exactly
 from ..proof import cost
-from ..proof.bound import digits_lo, percent_lo, short
+from ..proof.bound import Bound, digits_lo, percent_lo, short, short_int
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
 from .max_of_k import Survey
-from .pieces import NOTE, missing, missing_axis, proofs
+from .pieces import NOTE, missing, missing_axis, proofs, trying
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
 OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram",
                            "compact-spectral", "compact-frobenius"))
+# where the names of our proofs stand beside their points
+BESIDE = {"separable-small": (-7, -3, "right"), "separable-grouped": (7, -8, "left"), "separable": (-8, 0, "right"),
+          "exact": (8, -12, "left"), "monte_carlo": (-8, 8, "left"), "compact-gram": (-6, -15, "right"),
+          "compact-spectral": (7, -4, "left"), "compact-frobenius": (7, -2, "left")}
 COLOURS = {"separable": plots.OV, "exact": plots.TRUTH, "monte_carlo": plots.EU, "compact": plots.QK}
 
 
@@ -72,17 +76,20 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
         for id, mine in zip(proved.ids, ours):
+            x, y, side = BESIDE[id]
             axes.plot(*missing(mine), "D", color=colour(id), markersize=6, alpha=0.75)
+            axes.annotate(OURS[id], missing(mine), (x, y), ha=side, color=colour(id), **NOTE)
         best = max(papers, key=lambda b: b.correct)
+        axes.annotate("the paper's best\nshort of brute force", missing(best), (8, -8), color="#666666", **NOTE)
         name = OURS[strategy] + (f", rank {rank}" if path else "")
         axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; paper, short of "
                        f"brute force: {percent_lo(best.correct, best.total)}")
         note = NOTE | {"ha": "right"}
         axes.annotate(f"{proved.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
-        axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 1.2), (-4, 2), color="#666666", **note)
+        axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 0.2), (-4, 0), color="#666666", **note)
         alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best "
                f"short of brute force: {best}. The truth is {100 * (1 - truth):.3f} percent.")
-        return repr(bound), alt
+        return settled(bound, trying(model)) if strategy == "exact" else repr(bound), alt
 
     ranks = proved.ranks(next(iter(sorted(proved.ranked)))) if proved.ranked else [rank]
     strategy = strategy if strategy in proved.ids else "separable"
@@ -93,6 +100,12 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
                    "the rest is too large to bound.", height=3.9,
                    fine={"rank": range(ranks[-1] + 1)} if proved.ranked else None,
                    strategy={id: OURS[id] for id in proved.ids}, rank=ranks)
+
+
+def settled(bound: Bound, brute: float) -> str:
+    """What an exact proof says, and what it would take otherwise."""
+    return (f"Exactly {short_int(bound.correct)} of {short_int(bound.total)} inputs are right: proved in "
+            f"{short(bound.flops)} operations, where trying them takes {short(brute)}")
 
 
 def resolution(model: Model) -> Explorer:
@@ -118,9 +131,9 @@ def resolution(model: Model) -> Explorer:
                               f"queries {queries}: {chosen}.")
 
     return explore(draw, {"groups": 6, "buckets": 6, "queries": "grouped"}, lambda **_: (),
-                   "At three buckets go from one group to twelve; then back to one group, and to four buckets: "
-                   "one bucket brings more than eleven groups. The last step is to take queries singly.", height=3.8, groups=groups, buckets=buckets,
-                   queries={"grouped": "in buckets", "each": "singly"})
+                   "At three buckets go from one group to twelve; then back to one group, and to four buckets: one "
+                   "bucket brings more than eleven groups. The last step is to take queries singly.", height=3.8,
+                   groups=groups, buckets=buckets, queries={"grouped": "in buckets", "each": "singly"})
 
 
 def terms_of(model: Model) -> Explorer:

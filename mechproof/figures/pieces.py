@@ -10,8 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+import mechproof as mp
+
 from ..explorable import plots
-from ..proof.bound import Bound
+from ..proof.bound import Bound, short
+from ..proof.family import InputError, Model
+from ..zoo import tables
 
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}                  # of words beside a point
 
@@ -89,3 +93,25 @@ def point(bound: Bound) -> Point:
 def missing(bound: Bound) -> Point:
     """Where it stands on the scale of what is not certified."""
     return bound.flops, max(1 - bound.accuracy_lower_bound, 1e-6)
+
+
+def trying(model: Model) -> float:
+    """Operations of trying every input: as counted, of a model whose table ships, else as predicted."""
+    try:
+        bounds = tables.shipped(model.name.split("/")[0])
+        return float(bounds[(bounds.model == model.name) & (bounds.strategy == "brute_force")].flops.iloc[0])
+    except (InputError, IndexError):
+        return float(next(s.cost for s in mp.strategies(model) if s.id == "brute_force"))
+
+
+def against_trying(axes: Axes, flops: float, brute: float, every: str) -> None:
+    """Two bars of operations: a proof's, and those of trying `every` ... one by one."""
+    axes.barh([0, 1], [flops, brute], color=[plots.CHOICE, plots.PALE], height=0.6)
+    axes.set_xlim(0, 1.5 * brute)
+    axes.set_yticks([0, 1], ["this proof", every])
+    axes.invert_yaxis()
+    axes.set_xticks([])
+    axes.grid(False)
+    for i, cost in enumerate((flops, brute)):
+        axes.annotate(short(cost), (cost, i), (4, -3), **NOTE)
+    axes.set_title("Operations", fontsize=9.5)

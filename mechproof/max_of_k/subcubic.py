@@ -219,16 +219,20 @@ class Claims:
         q, m, n = exists.nonzero().unbind(1)
         return cls(gaps, torch.stack([q, m, n, gaps[q, m, n]], 1), torch.where(exists, gaps, v).amin(0))
 
+    def interval(self, attention: Attention) -> tuple[Ball, Ball]:
+        """Least and most attention to the maximum in every group, each [group]."""
+        q, m, n, g = self.rows.unbind(1)
+        odds = attention.odds[q, n - 1, (q < m).long()]
+        lo, hi = ((attention.own[q, m] - running[q, m - g] - odds[:, end]).logistic()
+                  for end, running in enumerate((attention.highest, attention.lowest)))
+        return lo, hi
+
     def worst(self, votes: Votes, attention: Attention, line: Line | Envelope) -> Float[Ball, " group"]:
         """(*) at both ends of the attention interval, the larger; convex in a, so that no a between is worse."""
-        q, m, n, g = self.rows.unbind(1)
+        q, m, n, _ = self.rows.unbind(1)
         wrong = votes.W[m - self.nearest[m, n], m]
-        kind, one = (q < m).long(), Ball(torch.ones((), dtype=torch.float64))
-        own, at = attention.own[q, m], (m, n - 1)
-        ends = []
-        for end, running in enumerate((attention.highest, attention.lowest)):
-            a = (own - running[q, m - g] - attention.odds[q, n - 1, kind, end]).logistic()
-            ends.append(line(a, at) + (one - a) * wrong)
+        one = Ball(torch.ones((), dtype=torch.float64))
+        ends = [line(a, (m, n - 1)) + (one - a) * wrong for a in self.interval(attention)]
         return maximum(*ends) + votes.u[q, m]
 
     def tally(self, model: Model, alone: Float[Ball, " m"], worst: Float[Ball, " group"]) -> Proved:
