@@ -43,3 +43,82 @@ def test_what_stripped_networks_cost_to_prove():
         one, other = (table[table.strategy == id] for table in (whole, stripped))
         assert 1 / 4 < other.flops.median() / one.flops.median() < 3 / 5
         assert other.accuracy_lower_bound.mean() > one.accuracy_lower_bound.mean()
+
+
+def test_at_this_size_nothing_beats_the_exact_scores():
+    """max_of_k: "some are longer, and the shortest saves less than a sixth and loses half of the bound"."""
+    from mechproof.figures.max_of_k import MEAN_DIFF, Skeleton, skeleton_id
+    from mechproof.max_of_k import scores
+    bounds = tables.shipped("max-of-4")
+    mine = bounds[bounds.model == "max-of-4/0"].set_index("strategy")
+    rows = {way: mine.loc[skeleton_id(Skeleton("max_diff_exact", MEAN_DIFF, way))] for way in scores.WAYS}
+    exact = rows.pop("exact_EQKE+max_diff_exact")
+    assert all(row.accuracy_lower_bound < exact.accuracy_lower_bound for row in rows.values())
+    assert any(row.flops > exact.flops for row in rows.values())
+    shortest = min(rows.values(), key=lambda row: row.flops)
+    assert 5 / 6 < shortest.flops / exact.flops < 1
+    assert 0.45 < shortest.accuracy_lower_bound / exact.accuracy_lower_bound < 0.55
+
+
+def test_what_giving_up_a_table_costs_over_all_models():
+    """max_of_k: "when no two factors are multiplied about half of the bound is lost"; the scores cost less than the direct path."""
+    from mechproof.figures.max_of_k import best_of, row_ids
+    bounds = tables.shipped("max-of-4")
+    share = {row: best_of(bounds, row_ids(row)).median() for row in ("subcubic", "low-rank QK", "low-rank EU", "quadratic QK")}
+    assert 0.45 < share["quadratic QK"] / share["subcubic"] < 0.55
+    assert share["low-rank EU"] < share["low-rank QK"] < share["subcubic"]
+
+
+def test_an_odd_number_of_nodes_does_as_well_as_twice_as_many():
+    """pizza: "5 nodes do as well as 10, and better than 6"; "next to no error from a dozen on"."""
+    from math import pi
+
+    import torch
+
+    from mechproof.pizza import quadrature
+
+    def worst(nodes: int) -> float:
+        phi = (torch.arange(nodes).double() + 0.5) * 2 * pi / nodes - pi
+        rule = quadrature.Rule(phi, torch.full((nodes,), 1.0 / nodes, dtype=torch.float64), 2 * phi)
+        return float(quadrature.by_moments(rule, 200).mid / quadrature.integral(rule).mid)
+
+    for odd in (3, 5, 7):
+        assert worst(odd) == pytest.approx(worst(2 * odd), rel=1e-4) and worst(odd) < worst(odd + 1)
+    assert max(map(worst, (12, 14, 16, 24, 32, 64, 128))) < 0.08
+
+
+def test_which_models_of_modular_addition_resist():
+    """pizza: "at a fifteenth fewer than one in five do, at a twentieth nearly half"; ranks 16 to 6 hold all keys, 4 none."""
+    from mechproof import zoo
+    from mechproof.figures import pizza_quadrature as figures
+    trained = figures.right_everywhere(zoo.results("pizza")["models"], "pizza-113")
+    resist = {ratio: 1 - figures.certified(trained, "wheel", 0.995, ratio) / len(trained) for ratio in (15, 20)}
+    assert 0.15 < resist[15] < 0.2 and 0.4 < resist[20] < 0.5
+    model = mp.load("pizza-113/3")
+    assert [mp.prove(model, "wheel", rank).accuracy_lower_bound for rank in (4, 6, 12, 16)] == [0, 1, 1, 1]
+
+
+def test_the_walks_tell_their_story():
+    """The defaults show a group that passes, a smaller gap fails and a higher rank passes again; a wheel; a rung that costs much."""
+    from mechproof.figures import max_of_k_walk, noise_limits, noise_walk, pizza_quadrature, pizza_walk
+    story = max_of_k_walk.Story(mp.load("max-of-4/0"))
+    assert story.tokens == [3, 41, 17, 29] and (story.q, story.m) == (29, 41) and story.members(8) == 3468
+    assert story.group(1, 8).passes and not story.group(1, 3).passes and story.group(16, 3).passes
+    walk = pizza_walk.a_pair(pizza_quadrature.Survey(mp.load("pizza-113/3")))
+    assert "arcs instead of neurons prove 100%" in walk.frame(step=5, difference=10, key=49, rank=12)[1]
+    assert min(abs(pizza_walk.Story(pizza_quadrature.Survey(mp.load("pizza-113/3"))).height(49, d)) for d in (0, 10, 20, 31, 41, 51)) < 0.2
+    row = noise_walk.Story(noise_limits.Survey(mp.load("max-of-4/0"), 0))
+    assert row.off("exact", 1) < row.off("spectral", 1) / 30
+
+
+def test_the_walks_area_is_the_bound():
+    """The blue of the last step, field by field times its inputs, is the number that the bound counts."""
+    import torch
+
+    from mechproof.figures import max_of_k_walk as walk
+    for name in ("max-of-4/0", "max-of-4/17", "max-of-5/3"):
+        story = walk.Story(mp.load(name))
+        bound = mp.check(story.model, story.id, story.advice(2), 2)
+        inputs = walk.in_pair(story.v, story.K)
+        inputs = torch.where(torch.arange(story.v)[:, None] <= torch.arange(story.v), inputs, 0)
+        assert int((walk.shares(story, bound) * inputs).sum().round()) == bound.correct and int(inputs.sum()) == bound.total

@@ -371,7 +371,7 @@ def test_bad_advice_is_said_in_one_line(spoil):
 def test_no_name_beside_a_bar_is_cut_off():
     """Names of rungs grew once, and lost their first letters to the figure's edge."""
     survey = figures.Survey(mp.load("max-of-4/0"), 0)
-    for explorer in (figures.replaced(survey, 1), figures.three_things(survey, "norms", 1), figures.compounded(0)):
+    for explorer in (figures.replaced(survey, 1), figures.compounded(0)):
         explorer.frame(**explorer.start)
         figure = explorer._figures[0]
         with plots.house():

@@ -1,9 +1,24 @@
-"""How pages of the book differ from what the theme makes of them: pictures first, and no script that nobody asked for.
+"""How pages of the book differ from what the theme makes of them: pictures first, words explained, no idle script.
 
 A chapter opens with its picture; the cells that prepare it (parameters, imports) and the line that draws it follow.
+Where a page first uses a word of the glossary, the word leads there and says what it means when pointed at.
 """
 
+import re
+import sys
+from pathlib import Path
+
 from docutils import nodes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from mechproof.proof.names import KINDS  # noqa: E402
+from write_glossary import TERMS  # noqa: E402
+
+GLOSSARY = "book/glossary"
+NAMES = {name.label: name.says for names in KINDS.values() for name in names.values() if " " in name.label}
+# what already means something, is set apart, or stands on a tinted ground
+NOT_INSIDE = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.math, nodes.math_block, nodes.raw,
+              nodes.Admonition, nodes.term, nodes.image)
 
 
 def draws(cell: nodes.Node) -> bool:
@@ -36,6 +51,38 @@ def pictures_first(app, doctree: nodes.document) -> None:
             cell.parent.insert(cell.parent.index(cell) + 1, hidden)
 
 
+def plain(text: nodes.Text) -> bool:
+    """Whether it is running text of a page."""
+    above = text.parent
+    while above is not None:
+        boxed = {"proof", "exercise", "solution", "admonition", "cell"} & set(above.get("classes", ()))
+        if isinstance(above, NOT_INSIDE) or boxed:
+            return False
+        above = above.parent
+    return True
+
+
+def explain_words(app, doctree: nodes.document, docname: str) -> None:
+    """The first use of every word of the glossary becomes a link with its meaning as hover text."""
+    if docname == GLOSSARY or not docname.startswith("book/"):
+        return
+    home = app.builder.get_relative_uri(docname, GLOSSARY)
+    objects, says = app.env.get_domain("std").objects, NAMES | TERMS
+    left = {term for term in says if len(term) > 1 and ("term", term) in objects}
+    for text in [text for text in doctree.findall(nodes.Text) if plain(text)]:
+        pieces, rest = [], str(text)
+        while found := min((m for term in left if (m := re.search(rf"\b{re.escape(term)}s?\b", rest, re.IGNORECASE))),
+                           key=lambda m: (m.start(), -m.end()), default=None):
+            term = next(t for t in left if found[0].lower() in (t.lower(), t.lower() + "s"))
+            left.discard(term)
+            pieces += [nodes.Text(rest[: found.start()]),
+                       nodes.reference("", found[0], internal=True, classes=["word"], reftitle=says[term],
+                                       refuri=f"{home}#{objects['term', term][1]}")]
+            rest = rest[found.end():]
+        if pieces:
+            text.parent.replace(text, [*pieces, nodes.Text(rest)])
+
+
 def without_thebe(app, pagename, templatename, context, doctree) -> None:
     """Kernels in the page are not offered; the theme's line for them stands twice and is an error in every console."""
     body = lambda script: str(getattr(script, "attributes", {}).get("body", ""))
@@ -45,5 +92,6 @@ def without_thebe(app, pagename, templatename, context, doctree) -> None:
 
 def setup(app) -> dict:
     app.connect("doctree-read", pictures_first)
+    app.connect("doctree-resolved", explain_words)
     app.connect("html-page-context", without_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

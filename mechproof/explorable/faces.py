@@ -13,6 +13,11 @@ STYLE = {"root": "border:0;margin:1.2em 0;",
          "hint": "font-size:.9em;margin:.5em 0 0;"}
 
 
+# what stands over controls whose script has not run
+DEAD = ('<p data-dead style="font-size:.9em;margin:0 0 .4em;">The controls do not move here yet: in a notebook choose '
+        "<i>Run &gt; Run All Cells</i>, in a page allow its script.</p>")
+
+
 def is_live() -> bool:
     """Whether a frontend with a kernel is attached; MECHPROOF_MODE=live|page overrides."""
     mode = os.environ.get("MECHPROOF_MODE")
@@ -44,5 +49,6 @@ def element(kind: str, inside: str, data: Mapping[str, str], script: str) -> str
     name = f"{kind}-{hashlib.sha256(''.join(data.values()).encode()).hexdigest()[:12]}"
     mark = "" if kind == "explorer" else f" data-{kind}"
     texts = "".join(f'<script type="application/json" data-{key}>{text}</script>' for key, text in data.items())
-    return (f'<div id="{name}" data-explorer{mark} role="group" style="{STYLE["root"]}">{inside}{texts}'
-            f'<script>{script.replace("ID", name)}</script></div>')
+    return (f'<div id="{name}" data-explorer{mark} role="group" style="{STYLE["root"]}">{DEAD}{inside}{texts}'
+            f'<script>document.querySelector("#{name} [data-dead]").remove();'
+            f'{script.replace("ID", name)}</script></div>')

@@ -28,11 +28,10 @@ class Live:
         import ipywidgets as widgets
         self.idle, self.drawn, self.inputs, self.later = idle, picture, {}, None
         for name, options in controls.items():
-            few = len(options) <= 4
-            kind = widgets.ToggleButtons if few else widgets.SelectionSlider
+            slides = all(isinstance(value, int) for value in options)
+            kind = widgets.SelectionSlider if slides else widgets.Dropdown
             self.inputs[name] = kind(options=[(label, value) for value, label in options.items()], value=start[name],
-                                     description=name.replace("_", " "),
-                                     **({} if few else {"layout": widgets.Layout(width="640px")}))
+                                     description=name.replace("_", " "), layout=widgets.Layout(width="480px"))
             self.inputs[name].observe(self.moved, "value")
         self.busy, self.picture = widgets.HTML(layout=widgets.Layout(height="1.5em")), widgets.HTML()
         self.box = widgets.VBox([*self.inputs.values(), self.busy, self.picture])

@@ -20,7 +20,7 @@ from ..max_of_k.losses import CAUSES, losses
 from ..max_of_k.paths import Paths
 from ..max_of_k.subcubic import HANDLINGS, Skeleton
 from ..proof import names
-from ..proof.bound import Bound, digits_lo, percent_lo, short
+from ..proof.bound import Bound, digits_lo, percent_lo, share_lo, short
 from ..proof.family import Model
 from .pieces import NOTE, bars, choice, point, proofs, share_axis, strips, truth_line
 
@@ -89,15 +89,15 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         plots.flops_axis(axes, low, high)
         share_axis(axes)
         label = next(name for name, id in named.items() if id == strategy)
-        title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total, 3)}"
+        title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total)}"
         axes.set_title(title[0].upper() + title[1:])
         note = NOTE | {"ha": "right"}
-        axes.annotate(f"{survey.truth_label} accuracy {100 * survey.truth:.2f}%", (high, survey.truth), (-4, 4), **note)
+        axes.annotate(f"{survey.truth_label} accuracy {share_lo(survey.truth)}%", (high, survey.truth), (-4, 4), **note)
         axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4),
                       color="#666666", **note)
         rank_text = f"at rank {rank}" if path else "(the rank has no effect)"
         alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. {label} {rank_text}: "
-               f"{bound}. The {survey.truth_label} accuracy is {100 * survey.truth:.3f} percent.")
+               f"{bound}. The {survey.truth_label} accuracy is {share_lo(survey.truth, 3)} percent.")
         return repr(bound), alt
 
     ranks = [r for r in RANKS if r <= min(survey.model.sizes["d_model"], survey.model.sizes["d_head"])]
@@ -190,7 +190,9 @@ def qk_residual(model: Model, rank: int) -> Explorer:
         shown = lambda x: f"{x:.3g}" if x > 1e-9 else "0"                       # below that it is float64's own noise
         worst = shown(float((rest.amax(1) - rest.amin(1)).max()))
         spectrum.set_title(f"Rank {rank} leaves differences of {worst}")
-        plots.token_map(image, rest.float().numpy(), "what is left of the scores", "query token",
+        beyond = float(rest.abs().max()) > 1.001 * limit
+        left_over = "what is left (colours saturate)" if beyond else "what is left of the scores"
+        plots.token_map(image, rest.float().numpy(), left_over, "query token",
                         "key token", limit, "score")
         allowed = shown(2**0.5 * float(S[rank]) if rank < len(S) else 0)
         head = (f"rank {rank}: what is left differs within a row by up to {worst}; "
@@ -265,14 +267,14 @@ def two_drops(bounds: pd.DataFrame) -> plots.Picture:
     values = {row: best_of(bounds, row_ids(row)) for row in rows}
     with plots.house():
         axes = figure.add_axes((0.1, 0.2, 0.87, 0.67))
-        mid = strips(axes, values, "{:.1%}".format)
+        mid = strips(axes, values, lambda share: f"{share_lo(share, 1)}%")
         axes.set_xticks(range(len(rows)), [row.replace(" and ", "\nand ").replace("-rank ", "-rank\n", 1)
                                            for row in rows], fontsize=8.5)
         plots.percent_axis(axes.yaxis, "inputs certified")
         axes.set_ylim(0, 1.05)
         qk, eu = (100 * (mid["subcubic"] - mid[row]) for row in ("quadratic QK", "low-rank EU"))
-        axes.set_title(f"An inexact QK circuit costs up to {qk:.0f} points, an inexact direct path {eu:.0f}")
-    listed = ", ".join(f"{row} {100 * m:.1f} percent" for row, m in mid.items())
+        axes.set_title(f"Multiplying no factors of QK costs {qk:.0f} points, an inexact direct path {eu:.0f}")
+    listed = ", ".join(f"{row} {share_lo(m, 1)} percent" for row, m in mid.items())
     return plots.Picture(figure, f"Strip plot over {bounds.model.nunique()} models, one strip a row of Table 1; "
                                  f"medians: {listed}.")
 
@@ -295,7 +297,7 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
         log = torch.tensor(ratio).log()
         r2 = float(torch.corrcoef(torch.stack([log, torch.tensor(of_truth)]))[0, 1] ** 2)
         axes.set_title(f"The ratio predicts {100 * r2:.0f}% of the variance of this bound")
-        head = f"median {100 * median(of_truth):.1f}% of the accuracy; R2 = {r2:.2f}"
+        head = f"median {share_lo(median(of_truth), 1)}% of the accuracy; R² = {r2:.2f}"
         return head, (f"Scatter over {len(ratio)} models, singular value ratio against normalised bound of {strategy}. "
                       f"{head}.")
 
@@ -333,8 +335,15 @@ def table_1(bounds: pd.DataFrame):
         ours = max((survey.bound(id) for id in ids), key=lambda b: b.correct)
         table.append({"proof": row, "authors' code": digits_lo(theirs[ids].max() / ours.total, 3),
                       "ours": digits_lo(ours.accuracy_lower_bound, 3), "FLOP": short(ours.flops).replace(" ", ""),
-                      f"ours, {len(spread)} models": f"{mean(spread):.3f} ± {stdev(spread):.3f}"})
+                      f"ours, {len(spread)} models": f"{digits_lo(mean(spread), 3)} ± {stdev(spread):.3f}"})
     return pd.DataFrame(table).set_index("proof")
+
+
+def powers(formula: str) -> str:
+    """O(v^2 d) as people write it: O(v² d)."""
+    for written, meant in (("^2", "²"), ("^3", "³"), ("^(K+1)", "ᴷ⁺¹")):
+        formula = formula.replace(written, meant)
+    return formula
 
 
 def cost_table(counting: Mapping):
@@ -345,7 +354,7 @@ def cost_table(counting: Mapping):
         entry = counting["strategies"][id]
         counts = [short(n).replace(" ", "")
                   for n in entry["flops"]] + [""] * (len(counting["sizes"]) - len(entry["flops"]))
-        stated = entry["complexity"].replace(" + v^2 K + v K^2", "")
+        stated = powers(entry["complexity"].replace(" + v^2 K + v K^2", ""))
         table.append({"proof": label, **{f"v={v}": n for v, n in zip(counting["sizes"], counts)},
                       "exponent": f"{entry['exponents'][-1]:.2f}", "stated": stated})
     return pd.DataFrame(table).set_index("proof")

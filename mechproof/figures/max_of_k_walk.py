@@ -260,10 +260,10 @@ def all_groups(story: Story, figure, rank: int) -> tuple[str, str]:
     axes.set_ylabel("query, from 0 up to the maximum")
     counts = in_pair(story.v, story.K)[: story.m + 1, story.m]
     choice(axes, at(story.m), float(counts[: story.q].sum() / counts.sum()), size=9)
-    axes.set_title(f"Blue is certified: {percent_lo(bound.correct, bound.total, 3)} of the area")
+    axes.set_title(f"Blue is certified: {percent_lo(bound.correct, bound.total)} of the area")
     brute = trying(story.model)
     against_trying(bars, bound.flops, brute, "every input")
-    said = (f"All groups together: {percent_lo(bound.correct, bound.total, 3)} of {short_int(bound.total)} inputs are "
+    said = (f"All groups together: {percent_lo(bound.correct, bound.total)} of {short_int(bound.total)} inputs are "
             f"proved right, in 1/{brute / bound.flops:.0f} of the operations that trying them takes")
     return said, (f"Map of queries and maxima at rank {rank}, each as large as its number of inputs, blue where "
                   f"certified. Bars of operations. {said}.")

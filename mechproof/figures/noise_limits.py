@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import log10
 from statistics import mean, stdev
 
 import pandas as pd
@@ -22,7 +21,7 @@ from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import labels
 from ..proof.product_bounds import RUNGS
-from .pieces import NOTE, bars, choice, missing_axis, proofs, truth_line
+from .pieces import NOTE, choice, missing_axis, proofs, truth_line
 
 LABELS, NULLS, PEELS = map(labels, (names.RUNGS, names.NULLS, names.PEELS))
 RANKS = (0, 1, 2, 4, 8, 16, 32)
@@ -79,7 +78,7 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
         bound = survey.bound(strategy, rank)
         share = percent_lo(bound.correct, bound.total)
         axes.set_title(f"{LABELS[strategy].capitalize()}, {rank} direction{'s' * (rank != 1)} peeled: {share}")
-        axes.annotate(f"exact accuracy {100 * (1 - survey.truth):.2f}%", (high, survey.truth), (-4, 4),
+        axes.annotate(f"exact accuracy {share_lo(1 - survey.truth)}%", (high, survey.truth), (-4, 4),
                       ha="right", **NOTE)
         best = survey.bound("exact", rank)
         alt = (f"Scatter of certified share against operations on the scores for {survey.model.name}. "
@@ -124,11 +123,11 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         missing_axis(axes, survey.truth / 2)
         axes.plot(grid, curve, color=plots.NOISE, linewidth=2.5)
         truth_line(axes, survey.truth)
-        for i, rung in enumerate(RUNGS):
+        for i, rung in enumerate(RUNGS, 1):
             x, y = size[rung, rank], survey.missing(rung, rank)
             axes.plot(x, y, "o", color=plots.QK, markersize=6)
-            axes.annotate(rung.replace("_", " "), (x, y), (5, 5 + 10 * (i % 2) if y > 0.9 else 5 if i % 2 else -11),
-                          **NOTE)
+            axes.annotate(str(i), (x, y), (5, 4), **NOTE)
+            axes.text(0.72, 0.92 - 0.07 * i, f"{i}  {LABELS[rung]}", transform=axes.transAxes, fontsize=8.5)
         choice(axes, off, curve[slack])
         axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
@@ -211,22 +210,24 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
     """Where the points go that are not certified: the kind of proof, structure, and slack."""
     ranks = survey.some_ranks
 
+    names = {"the model's errors": plots.TRUTH, "the kind of proof": plots.QK, "the worst case of noise": "#56B4E9",
+             "structure": plots.EU, "slack of the rung": plots.OV}
+
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.35, 0.17, 0.58, 0.69))
+        axes = figure.add_axes((0.06, 0.5, 0.9, 0.3))
         steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, survey.as_noise(rank),
                  survey.bound("exact", rank).accuracy_lower_bound, survey.bound(strategy, rank).accuracy_lower_bound]
-        names = ("the model errs", "the kind of proof, scores known", "the rest at its worst, were it noise",
-                 "structure: it is not noise", "slack of the rung")
         lost = dict(zip(names, (100 * (a - b) for a, b in zip(steps, steps[1:]))))
-        long = {name: max(log10(max(abs(points), 1e-3)) + 3, 0.02) for name, points in lost.items()}
-        colours = [plots.NOISE if points >= 0 else plots.EU for points in lost.values()]
-        bars(axes, long, map("{:.3f}".format, lost.values()), colours)
-        axes.set_xlim(0, 5.6)
-        axes.set_xticks(range(6), ["0.001", "0.01", "0.1", "1", "10", "100"])
-        axes.set_xlabel("points of accuracy lost (log scale; green: gained)")
-        short_names = dict(zip(names, ("the model's errors", "the kind of proof", "the worst case",
-                                       "structure", "slack")))
-        axes.set_title(f"Of {sum(lost.values()):.3g} points most go to {short_names[max(lost, key=lost.get)]}")
+        left = 0.0
+        for i, (name, points) in enumerate(lost.items()):
+            axes.barh(0, max(points, 0), left=left, color=names[name], height=0.8)
+            left += max(points, 0)
+            figure.text(0.06 + 0.47 * (i % 2), 0.24 - 0.1 * (i // 2), f"■ {name}: {points:.3f}", color=names[name])
+        axes.set_yticks([])
+        axes.set_xlim(0, 1.02 * max(left, 1))
+        axes.grid(axis="x")
+        axes.set_xlabel("points of accuracy not certified, one beside the other")
+        axes.set_title(f"Of {sum(lost.values()):.3g} points most go to {max(lost, key=lost.get)}")
         listed = ", ".join(f"{name} {points:.4f}" for name, points in lost.items())
         return (f"{sum(lost.values()):.3g} points are not certified",
                 f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}.")
@@ -374,7 +375,7 @@ def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
         right = [m.metadata["accuracy"]["correct"] / m.metadata["accuracy"]["total"] for m in models]
         second = mean(float(torch.linalg.svdvals(Paths(m).scaled_W_Q.mid @ m["W_K"].double().T)[1]) for m in models)
         shares = [b.accuracy_lower_bound for b in bounds]
-        rows.append({"way": name, "sigma_2": f"{second:.2g}", "accuracy": f"{100 * mean(right):.3f}%",
+        rows.append({"way": name, "sigma_2": f"{second:.2g}", "accuracy": f"{share_lo(mean(right), 3)}%",
                      "certified": f"{share_lo(mean(shares), 3)} ± {100 * stdev(shares):.3f}%",
                      "operations": short(mean(b.flops for b in bounds))})
     return pd.DataFrame(rows).set_index("way")

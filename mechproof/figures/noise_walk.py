@@ -146,11 +146,11 @@ def whole(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     axes.annotate("the network's accuracy", (0.01, survey.truth), (4, 4), **NOTE)
     axes.set_xlabel("how far a difference of scores may be off, mean over queries (log scale)")
     bound = survey.bound(strategy, rank)
-    share = percent_lo(bound.correct, bound.total, 3)
+    share = percent_lo(bound.correct, bound.total)
     axes.set_title(f"{LABELS[strategy].capitalize()}: {share} certified")
     best = survey.bound("exact", rank)
     said = (f"Over all queries: {LABELS[strategy]} at rank {rank} certifies {share} of the inputs; multiplied out, "
-            f"the same proof certifies {percent_lo(best.correct, best.total, 3)}")
+            f"the same proof certifies {percent_lo(best.correct, best.total)}")
     return said, f"Each rung by how far it lets scores be off and what it certifies. {said}."
 
 

@@ -17,7 +17,7 @@ from ..max_of_k.paths import paths_of
 from ..max_of_k.terms import Groups, Separable
 from ..max_of_k.tiers import exactly
 from ..proof import cost
-from ..proof.bound import Bound, digits_lo, percent_lo, short, short_int
+from ..proof.bound import Bound, digits_lo, percent_lo, share_lo, short, short_int
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
@@ -85,10 +85,10 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
         axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; paper, short of "
                        f"brute force: {percent_lo(best.correct, best.total)}")
         note = NOTE | {"ha": "right"}
-        axes.annotate(f"{proved.papers.truth_label} accuracy {100 * (1 - truth):.2f}%", (high, truth), (-4, 4), **note)
+        axes.annotate(f"{proved.papers.truth_label} accuracy {share_lo(1 - truth)}%", (high, truth), (-4, 4), **note)
         axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 0.2), (-4, 0), color="#666666", **note)
         alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best "
-               f"short of brute force: {best}. The truth is {100 * (1 - truth):.3f} percent.")
+               f"short of brute force: {best}. The truth is {share_lo(1 - truth, 3)} percent.")
         return settled(bound, trying(model)) if strategy == "exact" else repr(bound), alt
 
     ranks = proved.ranks(next(iter(sorted(proved.ranked)))) if proved.ranked else [rank]
@@ -165,8 +165,8 @@ def terms_of(model: Model) -> Explorer:
         return f"{taking}, {others} of them meet in a sequence", alt
 
     return explore(draw, {"maximum": maxima[2], "wrong_token": 1},
-                   hint="Raise the maximum: its own term grows and the losses crowd just below it. Small maxima are "
-                        "where the network, and every proof of it, is weak.",
+                   hint="Raise the maximum: its own term grows (the title has it) and the losses crowd just below it. "
+                        "Small maxima are where the network, and every proof of it, is weak.",
                    height=3.4, maximum=maxima, wrong_token=wrong)
 
 
@@ -195,7 +195,7 @@ def averages(bounds: pd.DataFrame) -> pd.DataFrame:
     for id in [id for id in (*OURS, "cubic") if id in set(bounds.strategy)]:
         mine = bounds[bounds.strategy == id]
         share, flops = mine.accuracy_lower_bound, mine.flops
-        rows.append({"proof": id, "certified, mean": digits_lo(100 * mean(share), 2) + "%",
+        rows.append({"proof": STRATEGIES[id].label, "certified, mean": digits_lo(100 * mean(share), 2) + "%",
                      "s.d.": f"{100 * stdev(share):.2f}", "worst model": digits_lo(100 * min(share), 1) + "%",
                      "operations, median": short(median(flops)), "most": short(max(flops))})
     return pd.DataFrame(rows).set_index("proof")
@@ -241,7 +241,7 @@ def larger() -> pd.DataFrame:
         mine = bounds[bounds.strategy == strategy]
         rows.append({"models": collection, "inputs": f"{sizes['d_vocab']}^{sizes['n_ctx']}", "number": len(mine),
                      "certified, mean": digits_lo(100 * mean(mine.accuracy_lower_bound), 2) + "%",
-                     "accuracy, mean": f"{100 * mean(mine.truth):.2f}%",
+                     "accuracy, mean": f"{share_lo(mean(mine.truth))}%",
                      "largest gap": f"{100 * max(mine.truth - mine.accuracy_lower_bound):.2f} points",
                      "operations, median": short(median(mine.flops)), "seconds, median": f"{median(mine.seconds):.2g}"})
     return pd.DataFrame(rows).set_index("models")

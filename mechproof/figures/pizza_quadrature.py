@@ -74,9 +74,9 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         return repr(bound), alt
 
     return explore(draw, {"strategy": strategy, "rank": rank}, height=3.7, strategy=LABELS, rank=ranks,
-                   hint="Take the rank down: with each pair of directions a key goes, until nothing can be told. Then "
-                        "change the strategy: what the "
-                        "first three have to call error, the wheel adds up exactly.")
+                   hint="Take the rank down: nothing happens as long as the directions hold all keys, and then "
+                        "everything goes at once. Change the strategy: what the first three have to call error, the "
+                        "wheel adds up exactly.")
 
 
 def neuron(survey: Survey) -> Explorer:
@@ -116,7 +116,7 @@ def neuron(survey: Survey) -> Explorer:
                                                   "phase. Compare keys.")
 
 
-RULES = (3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)
+RULES = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 64, 128)
 
 
 def rectangles(seed: int) -> Explorer:
@@ -149,9 +149,12 @@ def rectangles(seed: int) -> Explorer:
         by = f"{worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments"
         return f"error at most {by}, for every s and c", alt
 
-    return explore(draw, {"nodes": 12}, nodes=RULES, jitter=[0, 30, 100], difference=[0, 2, 3, 6],
-                   hint="Even nodes leave next to no error; boxes do not see it, moments do. Jitter makes both pay. "
-                        "At a difference of 3 twelfths of a turn the integral is zero: a wrong answer.")
+    return explore(draw, {"nodes": 12}, nodes=RULES,
+                   jitter={0: "none", 30: "30% of the spacing", 100: "100% of the spacing"},
+                   difference={d: f"{d}/12 of a turn" for d in (0, 2, 3, 6)},
+                   hint="Nodes that are evenly spaced leave next to no error from a dozen on; boxes do not see it, "
+                        "moments do. Go from 5 nodes to 6: fewer were better. Then jitter them: both bounds pay. At a "
+                        "difference of 3/12 of a turn the integral is zero: a wrong answer.")
 
 
 def blind_spot(survey: Survey) -> Explorer:
@@ -221,16 +224,18 @@ def error_budget(survey: Survey) -> Explorer:
         axes = figure.add_axes((0.2, 0.16, 0.76, 0.7))
         found = quadrature.budget(survey.model, key, terms)
         shown = (*quadrature.PIECES, "true")
-        lengths = dict(zip((*quadrature.PIECES, "true error of all"), (found[name] for name in shown)))
+        said = {"angles": "angles (in moments)", "true": "true error of all"}
+        lengths = {said.get(name, name): found[name] for name in shown}
         colours = [SOFT] * 4 + [SHARP] * (len(shown) - 5) + [plots.TRUTH]
         bars(axes, lengths, map("{:.2f}".format, lengths.values()), colours)
         axes.axvline(1, color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.set_xlim(0, max(1.15, 1.12 * max(lengths.values())))
         axes.set_xlabel("error over the answer's height M")
-        total = found["bias"] + found["harmonics"] + found["leftovers"] + found["moments"]
+        total = found["bias"] + found["harmonics"] + found["leftovers"] + found["moments"]   # angles are in moments
         axes.set_title(f"The pieces sum to {total:.2f}, the error is {found['true']:.2f}")
         listed = ", ".join(f"{name} {found[name]:.3f}" for name in (*quadrature.PIECES, "true", "naive"))
-        head = f"{total:.2f} with moments · naive {found['naive']:.1f} · true {found['true']:.2f}"
+        head = (f"bias, harmonics, leftovers and moments (with the angles in them): {total:.2f} · all neurons at their "
+                f"worst: {found['naive']:.1f} · true {found['true']:.2f}")
         return head, f"Bars of error pieces of key {key}: {listed}."
 
     return explore(draw, {"key": survey.keys[0], "terms": 80}, key=list(survey.keys),
@@ -260,8 +265,8 @@ def certified_map(survey: Survey, rank: int) -> Explorer:
         axes.grid(False)
         axes.set_xlabel("h = (a + b)/2")
         axes.set_ylabel("g = (a - b)/2")
-        axes.set_title(f"{percent_lo(bound.correct, bound.total)} of the pairs, with {exact_neurons} of {n} neurons "
-                       "one by one")
+        axes.set_title(f"Blue: {percent_lo(bound.correct, bound.total)} of the pairs certified, with {exact_neurons} "
+                       f"of {n} neurons one by one")
         alt = f"Map of certified pairs with {clusters} clusters a key and {exact_neurons} exact neurons: {bound}."
         return repr(bound), alt
 
@@ -274,23 +279,30 @@ def why_several_keys(survey: Survey) -> Explorer:
     p, A = survey.p, survey.measured.A.mean(1)
 
     def draw(figure, keys: int):
-        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        axes = figure.add_axes((0.1, 0.17, 0.87, 0.68))
         delta = torch.arange(1, p)
-        margin = sum(A[j] * (1 - fourier.turn(survey.keys[j] * delta, p).cos()) for j in range(keys))
-        axes.vlines(delta, 0, margin, color=SHARP, linewidth=1.2)
+        angle = (fourier.turn(survey.keys[0] * delta, p) + pi) % (2 * pi) - pi     # the top in the middle
+        waves = torch.stack([A[j] * (1 - fourier.turn(survey.keys[j] * delta, p).cos()) for j in range(keys)])
+        margin, grid = waves.sum(0), torch.linspace(-pi, pi, 200)
+        axes.plot(grid, A[0] * (1 - grid.cos()), color=plots.NOISE, linewidth=1.2)
+        axes.vlines(angle, waves[0], margin, color=plots.PALE, linewidth=1)
+        axes.plot(angle, margin, "o", color=SHARP, markersize=4)
         low = int(margin.argmin())
-        choice(axes, [int(delta[low])], [float(margin[low])], size=8)
-        axes.set_ylim(0, 2.05 * float(A.sum()))
-        axes.set_xlabel(r"wrong answer, $\delta = c - s$")
+        choice(axes, [float(angle[low])], [float(margin[low])], size=9)
+        axes.set_ylim(-0.06 * float(A.sum()), 2.05 * float(A.sum()))
+        axes.set_xticks([-pi, 0, pi], ["-π", "0: as the right answer", "π"])
+        axes.set_xlabel(f"where key {survey.keys[0]} puts the wrong answer, an angle; the line: this key alone")
         axes.set_ylabel("margin (logits)")
         axes.set_title(f"{keys} key{'s' if keys > 1 else ''}: the nearest wrong answer is {float(margin[low]):.1f} "
                        "logits away")
         least, at = float(margin[low]), int(delta[low])
         return f"smallest margin {least:.2f} logits at δ = {at}", (
-            f"Margin by wrong answer with {keys} keys of {survey.model.name}: smallest {least:.2f} at delta {at}.")
+            f"Margin by wrong answer with {keys} keys of {survey.model.name}, in the order of the first key's wave: "
+            f"smallest {least:.2f} at delta {at}.")
 
     return explore(draw, {"keys": 1}, keys=list(range(1, len(survey.keys) + 1)),
-                   hint="One wave has wrong answers next to its top. Each further key lifts the lowest.")
+                   hint="Alone, the first key can hardly tell the right answer from those beside it on its wave. Each "
+                        "further key lifts them, since it puts them elsewhere.")
 
 
 def training(notes: Sequence[Mapping]) -> Explorer:
@@ -307,6 +319,8 @@ def training(notes: Sequence[Mapping]) -> Explorer:
         if quantity == "t":
             truth_line(axes, amplitude.flattest()[0])
             axes.annotate("flattest", (steps[-1], amplitude.flattest()[0]), (0, 4), ha="right", **NOTE)
+            axes.axhline(amplitude.balance(), color=plots.EU, linestyle=":", linewidth=1.2)
+            axes.annotate("balance", (steps[-1], amplitude.balance()), (0, -12), ha="right", color=plots.EU, **NOTE)
             axes.set_ylim(-0.02, 0.2)
         axes.set_xlabel("training step")
         axes.set_ylabel(names[quantity])
@@ -330,6 +344,8 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
                "{:.2f}".format)
         truth_line(axes, amplitude.flattest()[0])
         axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4), ha="right", **NOTE)
+        axes.axhline(amplitude.balance(), color=plots.EU, linestyle=":", linewidth=1.2)
+        axes.annotate("balance", (len(groups) - 0.5, amplitude.balance()), (0, -12), ha="right", **NOTE)
         axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups],
                         fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")
@@ -362,9 +378,9 @@ def reached(rows: Sequence[Mapping]):
               "polished, three keys": [r for r in polished if len(r["keys"]) == 3],
               "polished, more keys": [r for r in polished if len(r["keys"]) > 3]}
     marks = [("wheel", 0.995, 15), ("wheel", 0.995, 20), ("wheel", 1, 20), ("wheel-short", 1, 30)]
-    return pd.DataFrame([{"models": name, "number": len(some)}
-                             | {f"{100 * share:g}% at 1/{ratio} ({id})": certified(some, id, share, ratio)
-                              for id, share, ratio in marks} for name, some in groups.items()]).set_index("models")
+    said = lambda id, share, ratio: f"{100 * share:g}% at 1/{ratio} ({STRATEGIES[id].label})"
+    return pd.DataFrame([{"models": name, "number": len(some)} | {said(*mark): certified(some, *mark) for mark in marks}
+                         for name, some in groups.items()]).set_index("models")
 
 
 def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel-short", "moments_exact_neurons")):
@@ -376,7 +392,7 @@ def by_collection(rows: Sequence[Mapping], ids: Sequence[str] = ("wheel", "wheel
         for id in ids:
             share = median(r["proofs"][id]["correct"] / r["proofs"][id]["total"] for r in mine)
             ratio = median(r["proofs"]["brute_force"]["flops"] / r["proofs"][id]["flops"] for r in mine)
-            entry[id.replace("_exact_neurons", ", 200 exact")] = f"{share_lo(share)}% · 1/{ratio:.0f}"
+            entry[STRATEGIES[id].label] = f"{share_lo(share)}% · 1/{ratio:.0f}"
         table.append(entry)
     return pd.DataFrame(table).set_index("collection")
 
@@ -412,7 +428,7 @@ def exponents(rows: Sequence[Mapping], ids: Sequence[str] = ("brute_force", "exa
     table = []
     for id in ids:
         flops = _by_size(rows, id)
-        table.append({"strategy": id} | {f"p = {p}": short(f) for p, f in flops.items()}
+        table.append({"strategy": STRATEGIES[id].label} | {f"p = {p}": short(f) for p, f in flops.items()}
                      | {"fit": f"p^{_power(flops)[0]:.2f}"})
     return pd.DataFrame(table).set_index("strategy")
 

@@ -184,10 +184,10 @@ def every_pair(story: Story, figure, rank: int) -> tuple[str, str]:
     axes.set_xlabel("half the sum, h")
     axes.set_ylabel("half the difference, g")
     lit = margins[margins > 0]
-    axes.set_title(f"Proved: {percent_lo(bound.correct, bound.total, 3)} of the pairs")
+    axes.set_title(f"Proved: {percent_lo(bound.correct, bound.total)} of the pairs")
     against_trying(bars, bound.flops, story.brute.flops, "every pair")
     least = f"by at least {digits_lo(float(lit.min()), 2)} logits each, " if len(lit) else ""
-    said = (f"With {rank} directions kept, arcs instead of neurons prove {percent_lo(bound.correct, bound.total, 3)} "
+    said = (f"With {rank} directions kept, arcs instead of neurons prove {percent_lo(bound.correct, bound.total)} "
             f"of the {short_int(bound.total)} pairs, {least}in 1/{story.brute.flops / bound.flops:.0f} of the "
             "operations of trying")
     return said, f"Map of pairs, darker where the certified margin is larger; bars of operations. {said}."

@@ -16,7 +16,7 @@ from ..explorable import plots
 from ..explorable.explore import Explorer, explore
 from ..max_of_k.exact import BUCKETS
 from ..max_of_k.heads import Heads, advise, sampled_leads
-from ..proof.bound import digits_lo, short
+from ..proof.bound import digits_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES
 from ..zoo import tables
@@ -166,6 +166,6 @@ def what_it_comes_to() -> pd.DataFrame:
         rows.append({"heads": heads, "models": len(mine),
                      "certified, mean": digits_lo(100 * mean(mine.accuracy_lower_bound), 3) + "%",
                      "least": digits_lo(100 * min(mine.accuracy_lower_bound), 3) + "%",
-                     "accuracy, mean": f"{100 * mean(mine.truth):.3f}%", "counted exactly": agree,
+                     "accuracy, mean": f"{share_lo(mean(mine.truth), 3)}%", "counted exactly": agree,
                      **{STRATEGIES[id].label: middle(rows_of.flops) for id, rows_of in by.items()}})
     return pd.DataFrame(rows).set_index("heads")
