@@ -176,7 +176,7 @@ class Explorer(TwoFaces):
         if all(isinstance(value, int) for value in options):
             slider = (f'<label>{label} <input type=range min=0 max={len(options) - 1} step=1 value={at} '
                       f'aria-valuetext="{said}" {common}> <output>{said}</output></label>')
-            return slider if name != "step" else f"<span>{_button(-1, at == 0)} {slider} {_button(1, False)}</span>"
+            return slider if name != "step" else f"<span>{_button(-1, at == 0)} {_button(1, False)} {slider}</span>"
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
