@@ -39,7 +39,7 @@ def page(lab):
 def test_a_key_moves_a_slider_and_the_figure_follows(lab, page, attempt):
     labs.run_all(page, lab, "book/max_of_k.ipynb", f"reader{attempt}")
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-    explorer = page.locator(".widget-vbox").filter(has=page.locator("[data-headline]")).first
+    explorer = page.locator(".widget-vbox").filter(has=page.locator("[data-headline]")).nth(1)
     explorer.scroll_into_view_if_needed()
     image, seen = explorer.locator("img"), set()
     handle = explorer.locator(".noUi-handle").last                       # the rank

@@ -104,7 +104,8 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if survey.ranks(strategy) else ("rank",),
                    "Start at rest by singular value and raise the rank: the bound climbs, then stops paying for its "
-                   "length. Do the same with quadratic QK. Then give up the direct path.", height=3.7,
+                   "length. Do the same with quadratic QK, which multiplies no two factors of the scores. Then give "
+                   "up the direct path, what the query token says by itself (the last two).", height=3.7,
                    fine={"rank": range(ranks[-1] + 1)}, strategy={id: label for label, id in named.items()}, rank=ranks)
 
 
