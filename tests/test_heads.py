@@ -90,7 +90,7 @@ def test_a_bound_of_several_heads_is_no_bound_above_the_truth():
 
 @pytest.mark.slow
 def test_eight_hundred_networks():
-    """3 200 cases; the exhaustive run has 10^5."""
+    """3 200 cases; the exhaustive run has 10^5. Attacks *Heads*."""
     assert run_cases(800, 100) == 3200
 
 

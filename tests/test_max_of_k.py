@@ -215,6 +215,7 @@ def naive_faults(seeds: range) -> list[str]:
 
 
 def test_biases_are_what_the_plain_formula_says():
+    """Attacks *A network with biases is one without*."""
     assert naive_faults(range(120)) == []
 
 

@@ -108,6 +108,7 @@ def run_cases(n: int, first: int = 0) -> Counter:
 
 
 def test_no_bound_is_above_the_truth_and_the_exact_count_is_it():
+    """Attacks *Norms and fixed tokens*."""
     kinds = run_cases(60)
     assert len(kinds) == 10 and sum(kinds.values()) > 45
 

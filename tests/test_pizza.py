@@ -269,6 +269,7 @@ def random_table(g: torch.Generator, p: int, n: int, off: float = 0.0) -> circui
 
 
 def test_the_wheel_sums_what_one_by_one_sums():
+    """Attacks *Arcs*."""
     g, tightest = torch.Generator().manual_seed(0), 0.0
     for case in range(120):
         p, n, q = (3, 5, 7, 11, 13)[case % 5], 1 + case % 23, 1 + case % 4
@@ -295,7 +296,7 @@ def test_nodes_that_are_on_or_off_are_known_as_such():
 
 
 def test_doors_lose_no_more_than_they_say():
-    """|A B^T - product of insides| <= u v for any Q whatever, and close to nothing for a basis of everything."""
+    """|A B^T - product of insides| <= u v for any Q whatever, and close to nothing for a basis of everything. Attacks *Narrow door*."""
     g = torch.Generator().manual_seed(0)
     for case in range(60):
         d, q = 6, case % 9 + 1
@@ -351,7 +352,7 @@ def test_a_series_at_double_roots():
 
 
 def test_the_tail_is_at_least_the_tail():
-    """Coefficients of |P| by a fine transform, the sum of the next thousands against the bound."""
+    """Coefficients of |P| by a fine transform, the sum of the next thousands against the bound. Attacks *Tail*."""
     N, theta = 2**15, torch.linspace(0, pi, 31, dtype=F8)
     u = 2 * pi * torch.arange(N, dtype=F8) / N
     for t in (0.0, 0.05, 0.1419, -0.3, 0.9, 5.0):
@@ -388,7 +389,7 @@ def test_the_sums_by_moments_are_within_what_they_say():
 
 
 def test_margins_are_settled_only_where_no_pair_loses():
-    """Random logits of two keys and more besides, every error at its worst: neither a row and shift nor a pair is overstated."""
+    """Random logits of two keys and more besides, every error at its worst: neither a row and shift nor a pair is overstated. Attacks *Margins*."""
     g, found = torch.Generator().manual_seed(0), {"rows": 0, "pairs": 0, "all": 0}
     draw = lambda *shape: torch.randn(shape, generator=g, dtype=F8)
     for case in range(150):
@@ -461,6 +462,7 @@ def true_rule_error(found: Rule, h: torch.Tensor) -> float:
 
 
 def test_quadrature_errors_are_bounded_three_ways():
+    """Attacks *The integral*."""
     every = torch.linspace(0, 2 * pi, 3001, dtype=F8)
     for seed in range(60):
         n, p = 1 + seed % 37, (7, 31, 113)[seed % 3]

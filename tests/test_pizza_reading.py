@@ -26,6 +26,7 @@ def shaped(theta: float, t: float) -> float:
 
 @pytest.mark.parametrize("t", [0.0, 0.05, 0.1283, 0.1419, 0.3, -0.1])
 def test_the_closed_form_is_the_integral(t):
+    """Attacks *The amplitude of a key*."""
     for theta in (0.0, 0.4, pi / 4, 1.3, pi / 2, 2.0, pi):
         found = float(amplitude.shape(torch.tensor([theta], dtype=torch.float64), t))
         assert abs(found - shaped(theta, t)) < 1e-8, (theta, t)

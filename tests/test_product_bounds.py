@@ -46,7 +46,7 @@ def structured(seed: int, n: int, scale: float) -> list[Ball]:
 @settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 8), st.sampled_from([1e-150, 1e-3, 1.0, 1e5]))
 def test_every_rung_is_at_least_the_truth(make, seed, n, scale):
-    """Against exact rational arithmetic."""
+    """Against exact rational arithmetic. Attacks *Rungs*."""
     parts = make(seed, n, scale)
     product = reduce(mul, (fmpq_mat([[fmpq(*x.as_integer_ratio()) for x in row] for row in factor.mid.tolist()]) for factor in parts))
     rows = [[product[i, j] for j in range(product.ncols())] for i in range(product.nrows())]
@@ -68,6 +68,7 @@ def test_a_rung_that_forgets_the_pairing_is_found_out():
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1e-30, 1.0, 1e30]))
 def test_sigma_hi_is_above_and_near(seed, scale):
+    """Attacks *Spectral rung*."""
     left, right = factors(seed, 2, scale)
     sigma = torch.linalg.matrix_norm(left.mid @ right.mid, 2)
     found = pb.sigma_hi([left, right]).mid

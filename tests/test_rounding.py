@@ -165,7 +165,10 @@ def test_empty_products_are_zero():
 
 
 def test_the_slack_of_cells_covers_every_sum():
-    """own and one term a position, added in any order in float64, against the exact sum: cancelling, huge and tiny."""
+    """own and one term a position, added in any order in float64, against the exact sum: cancelling, huge and tiny.
+
+    Attacks *Sums within their slack*.
+    """
     from fractions import Fraction
 
     from mechproof.max_of_k.boxes import Cells

@@ -30,7 +30,7 @@ def covered(bound, model) -> set:
 
 @pytest.mark.slow
 def test_levels_count_no_more_than_they_cover(monkeypatch):
-    """The count for long sequences, forced on short ones: what it certifies is covered, what is covered is right."""
+    """The count for long sequences, forced on short ones: what it certifies is covered, what is covered is right. Attacks *Walks*."""
     monkeypatch.setattr(separable, "LISTED", 0)
     found = Counter()
     for seed in range(110):
@@ -60,7 +60,7 @@ def test_walks_are_counted_exactly():
 
 
 def test_units_lie_strictly_below():
-    """unit times a walk's level < the real sum, in exact arithmetic, for terms of any size and many next to nothing."""
+    """unit times a walk's level < the real sum, in exact arithmetic, for terms of any size and many next to nothing. Attacks *Walks*."""
     from fractions import Fraction
     g = torch.Generator().manual_seed(0)
     for scale in (1e-6, 1.0, 1e6):
@@ -83,7 +83,7 @@ def test_units_lie_strictly_below():
 
 @pytest.mark.slow
 def test_exact_equals_brute_force_in_every_cell():
-    """(query, maximum) by (query, maximum), on shipped, stripped and nasty models."""
+    """(query, maximum) by (query, maximum), on shipped, stripped and nasty models. Attacks *A sum of single-token functions*."""
     models = [mp.load(f"max-of-4/{seed}") for seed in (0, 2, 17, 99)] + [mp.load(f"max-of-4-stripped/{seed}") for seed in (1, 5)]
     models += [small_model(seed, KINDS[seed % len(KINDS)]) for seed in range(60)]
     for model in models:
@@ -237,7 +237,8 @@ def test_larger_vocabularies(collection, bound):
 @pytest.mark.parametrize("name", ["max-of-4/7", "max-of-5/0", "max-of-10/0", "max-of-20/0", "max-of-10-v128/0", "max-of-4-v256/0"])
 def test_covered_sequences_are_right(name):
     """Random and hard sequences at full size: none covered is wrong, and the covered share is the certified one, or, where
-    losses of groups are added up, at least that."""
+    losses of groups are added up, at least that.
+    Attacks *Sum and count*."""
     model, g, n = mp.load(name), torch.Generator().manual_seed(0), 600
     v, n_ctx = model.sizes["d_vocab"], model.sizes["n_ctx"]
     near = torch.randint(v, (n, 1), generator=g) - torch.randint(0, 3, (n, n_ctx), generator=g)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import labs
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 SITE = Path(__file__).parents[1] / "_build" / "html"
 CHROMIUM = shutil.which("chromium")
 
@@ -39,7 +41,7 @@ def page(browser):
 
 
 PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "proof_gone_wrong", "pizza_quadrature", "noise_limits",
-         "reproduction", "references", "several_heads", "your_own_network")
+         "reproduction", "references", "several_heads", "your_own_network", "api")
 EXPLORERS = {"index": 1, "max_of_k": 7, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 9, "noise_limits": 11,
              "reproduction": 3, "several_heads": 3, "your_own_network": 1}                # at least
 
@@ -219,6 +221,24 @@ def test_the_picture_comes_before_its_code(page):
         open_chapter(page, name)
         image, code = page.locator("[data-explorer] img").first.bounding_box(), page.locator("div.cell_input").first
         assert image["y"] + image["height"] / 2 < 900 and (not code.count() or code.bounding_box()["y"] > image["y"])
+
+
+def test_theorems_and_code_know_one_another(page):
+    """Below each theorem stands what computes it, one click away, and what attacks it; from there a click leads back."""
+    import theorems
+    code, tests = theorems.who_says()
+    assert set(code) == set(tests) == set(theorems.LABELS)               # no docstring speaks of a theorem that is none
+    files = {name.split("::")[0] for names in tests.values() for name in names}
+    assert all((Path(__file__).parent / name).exists() for name in files)
+    open_chapter(page, "pizza_quadrature")
+    assert page.locator(".in-code").count() == page.locator(".proof.theorem").count()
+    page.locator(".in-code a").filter(has_text="by_turns").click()
+    page.wait_for_load_state("load")
+    place = page.locator(f"[id='{page.url.split('#')[1]}']")
+    assert place.count() == 1 and "by_turns" in place.inner_text()
+    place.locator("xpath=..").get_by_text("Theorem", exact=False).locator("visible=true").last.click()
+    page.wait_for_load_state("load")
+    assert "pizza_quadrature.html#thm-arcs" in page.url
 
 
 def test_a_word_says_what_it_means_where_it_comes_first(page):

@@ -80,6 +80,7 @@ def run_cases(n_models: int, first: int = 0) -> int:
 
 @pytest.mark.slow
 def test_every_strategy_on_ten_thousand_cases():
+    """Attacks *Subcubic bound*."""
     assert run_cases(100) == 100 * 110
 
 
@@ -143,7 +144,7 @@ PLANTED = {"steepest slope only": (subcubic.Line, "__call__", steepest_slope_onl
 
 @pytest.mark.parametrize("fault", [None, *PLANTED])
 def test_planted_bounds_are_caught(fault, monkeypatch):
-    """The soundness test finds each of three unsound proofs, and nothing when none is planted."""
+    """The soundness test finds each of three unsound proofs, and nothing when none is planted. Attacks *Subcubic bound*."""
     if fault:
         monkeypatch.setattr(*PLANTED[fault])
     found = []

@@ -64,7 +64,7 @@ def plain(text: nodes.Text) -> bool:
 
 def explain_words(app, doctree: nodes.document, docname: str) -> None:
     """The first use of every word of the glossary becomes a link with its meaning as hover text."""
-    if docname == GLOSSARY or not docname.startswith("book/"):
+    if docname in (GLOSSARY, "book/api") or not docname.startswith("book/"):
         return
     home = app.builder.get_relative_uri(docname, GLOSSARY)
     objects, says = app.env.get_domain("std").objects, NAMES | TERMS

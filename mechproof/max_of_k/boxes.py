@@ -40,6 +40,7 @@ class Cells(AnyCells):
 
     none [c,b]: there is no such choice, and that of choice 0 stands there once more.  known [c]: no weight was cut off;
     elsewhere own and f bound nothing.  need [c]: the maximum must be among the choices.
+    Lemma: *Sums within their slack*.
     """
 
     own: Float[Ball, " c"]

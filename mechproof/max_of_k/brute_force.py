@@ -83,7 +83,8 @@ def blocks(axes: list[Axis], least: Callable) -> Iterator[tuple[tuple[Tensor, Te
 
 def functions(paths: Paths, m: int, direct: bool = True) -> tuple[Float[Ball, "q p k"], Float[Ball, "i q p k"], Ball]:
     """Weights of every query at or below a maximum m, the functions f of one head (with the direct path, or without),
-    and the votes that they weigh."""
+    and the votes that they weigh.
+    Theorem: *A sum of single-token functions*."""
     wrong = torch.tensor([i for i in range(paths.d_vocab) if i != m])
     scores = paths.A[: m + 1, None, : m + 1] + paths.B[: m + 1, :, None]                        # [q, p, k]
     shifted = scores - Ball(scores.mid.amax((1, 2), keepdim=True))                              # any shift will do

@@ -108,7 +108,8 @@ def least_quotients(f: Sequence[Tensor], slack: Sequence[Tensor], ends: Sequence
 @dataclass(frozen=True, eq=False)
 class HeadCells(AnyCells):
     """The cells of all heads; sums are verdicts here: above 1 right, below -1 wrong, and in between by the sign of what
-    was computed."""
+    was computed.
+    Theorem: *Heads*."""
 
     parts: tuple[Cells, ...]
     divisors: tuple[Divisors, ...]

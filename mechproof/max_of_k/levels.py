@@ -29,6 +29,7 @@ def in_units(cells: Cells) -> tuple[Int[Tensor, " c"], Int[Tensor, "c p b"]]:
     unit > 0 is any number; whatever is at least the slack below a term is strictly below the real one.  Most tokens add
     next to nothing, and rounded down each would cost a whole unit: so the least of a position's small terms goes from
     all of its terms into own, and the small ones round to 0.
+    Lemma: *Walks*.
     """
     f, own = cells.f.mid, cells.own.mid
     unit = (f[:, :, 0].amin(1) / UNITS).clamp_min(2.0**-40)
@@ -60,6 +61,7 @@ def walks(own: int, f: list[list[int]], size: list[int], need: bool, bits: int) 
 
     A polynomial in one variable, walks by level, as one integer: digit i to the base 2^bits counts those at level i -
     REACH. A step of k levels is a shift by k digits; what is shifted out below is lost for good.
+    Lemma: *Walks*.
     """
     top = bits * LEVELS
 

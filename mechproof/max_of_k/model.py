@@ -97,7 +97,10 @@ def biased(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def widened(w: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The matrices that hold biases, but for W_U, whose last row is b_O W_U + b_U and no number of the file."""
+    """The matrices that hold biases, but for W_U, whose last row is b_O W_U + b_U and no number of the file.
+
+    Theorem: *A network with biases is one without*.
+    """
     bias = lambda name, like: w.get(name, torch.zeros_like(like[0]))[None]
     beside = lambda x, one: torch.cat([x, torch.full_like(x[:, :1], one)], 1)
     return {"W_E": beside(w["W_E"], 1.0), "W_pos": beside(w["W_pos"], 0.0), "W_O": beside(w["W_O"], 0.0),

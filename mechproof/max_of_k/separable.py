@@ -149,6 +149,7 @@ def count(lay: Layout, each: bool, stage: AnyStage, book: Ledger, cells: AnyCell
     rows are single queries (`each`) or buckets of them, and its open cells.
 
     Every row is passed (all of its wrong tokens are settled), given up whole, or listed.
+    Theorem: *Sum and count*.
     """
     n = stage.others
     of = masses(lay, n, each)

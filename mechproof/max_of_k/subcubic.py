@@ -228,7 +228,10 @@ class Claims:
         return lo, hi
 
     def worst(self, votes: Votes, attention: Attention, line: Line | Envelope) -> Float[Ball, " group"]:
-        """(*) at both ends of the attention interval, the larger; convex in a, so that no a between is worse."""
+        """(*) at both ends of the attention interval, the larger; convex in a, so that no a between is worse.
+
+        Theorem: *Subcubic bound*.
+        """
         q, m, n, _ = self.rows.unbind(1)
         wrong = votes.W[m - self.nearest[m, n], m]
         one = Ball(torch.ones((), dtype=torch.float64))
@@ -236,7 +239,10 @@ class Claims:
         return maximum(*ends) + votes.u[q, m]
 
     def tally(self, model: Model, alone: Float[Ball, " m"], worst: Float[Ball, " group"]) -> Proved:
-        """Counts what is certain; undecided is what real arithmetic might still have accepted."""
+        """Counts what is certain; undecided is what real arithmetic might still have accepted.
+
+        Theorem: *Subcubic bound*.
+        """
         v, n_ctx = self.gaps.shape[0], self.gaps.shape[2]
         q, m, n, g = self.rows.unbind(1)
         claimed_alone = torch.diagonal(self.gaps[:, :, 0]) >= 1

@@ -313,6 +313,7 @@ class Stage(AnyStage):
     positions [2, r, p]: both ends (or one) of the factors of another position's weight; votes(g, m) [c, p, b].
     While positions are not told apart (`merged`) p is 1 and stands for the worst of them.  none [m, b]: where a maximum
     has no such choice, and that of the maximum itself stands in.
+    Theorem: *Sum and count*.
     """
 
     others: int                       # positions besides the last

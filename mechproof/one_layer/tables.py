@@ -62,7 +62,7 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Of one model.  Complexity of all: O(h K v d (d_head + v))."""
+    """Of one model.  Complexity of all: O(h K v d (d_head + v)). Theorem: *Norms and fixed tokens*."""
 
     model: Model
 

@@ -30,7 +30,7 @@ from .wheel import pairs
 
 
 def shape(theta: Float[Tensor, " g"], t: float) -> Float[Tensor, " g"]:
-    """c_2(theta; t) - (t / 2) cos 2 theta.  Complexity: O(1) an angle."""
+    """c_2(theta; t) - (t / 2) cos 2 theta.  Complexity: O(1) an angle. Theorem: *The amplitude of a key*."""
     C, tilt = Ball(theta).cos(), number(t)
     curve = Curve(C, Ball((2 * theta).cos() * t), tilt)
     return series(curve, 3).c.mid[:, 2] / 2 - t / 2 * (2 * theta).cos()

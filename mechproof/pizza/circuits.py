@@ -61,7 +61,7 @@ class Side(NamedTuple):
 
 
 class Door:
-    """A basis Q [q, d] through which products A B^T are taken.  Theorem (book, "narrow door"), with D = Q Q^T - 1:
+    """A basis Q [q, d] through which products A B^T are taken.  Theorem: *Narrow door*. With D = Q Q^T - 1:
 
         A B^T = (A Q^T)(B Q^T)^T - (A Q^T) D (B Q^T)^T + (A - A Q^T Q)(B - B Q^T Q)^T,
 

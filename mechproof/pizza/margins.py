@@ -83,7 +83,10 @@ def widths(x: Logits) -> Float[Ball, "planes shifts"]:
 
 
 def settled(x: Logits, keys: Int[Tensor, " k"], at: Pairs) -> Bool[Tensor, "half shifts"]:
-    """Which shifts delta = 1 .. p - 1 lose to the right answer on a whole row of pairs.  Complexity: O(p^2 q k)."""
+    """Which shifts delta = 1 .. p - 1 lose to the right answer on a whole row of pairs.  Complexity: O(p^2 q k).
+
+    Theorem: *Margins*.
+    """
     wave = waves(keys, x.S.shape[1])
     rho, iota, rest = turned(x, keys, at, wave)
     cos, sin = (wave.pick(lambda y: y[1:, i::2].T) for i in (0, 1))      # [k, shifts]

@@ -66,7 +66,7 @@ def series(curve: Curve, terms: int) -> Series:
     sigma P with sigma = +-1 between the breaks differs from |P| by at most twice the largest -sigma P, a quadratic's
     maximum over three intervals.  Tail: |c_m| <= 4 D1 / (pi m^2) + 2 (2 D2 + 2 |C| + 16 |B|) / (pi m^3) with D1, D2 the
     sums of |P'| and |P''| over the zeros of P in (0, pi), where |P'| <= sqrt(discriminant).  Complexity: O(p terms).
-    Source: book, theorem "Tail".
+    Theorem: *Tail*.
     """
     u = curve.breaks()
     ends = torch.cat([torch.zeros_like(u[:, :1]), u, torch.full_like(u[:, :1], pi)], 1)
@@ -95,7 +95,7 @@ def series(curve: Curve, terms: int) -> Series:
 
 
 def tail(curve: Curve, m: int) -> Float[Ball, " half"]:
-    """At least the sum of |c_j| over j > m."""
+    """At least the sum of |c_j| over j > m. Theorem: *Tail*."""
     C, B, t = curve.C, curve.B, curve.t
     root = (C * C + B * (t + B) * number(8.0)).sqrt_upper()
     once = ((t - B + C) * (t - B - C)).negative()                        # signs differ at 0 and pi: one zero

@@ -44,7 +44,7 @@ def of_key(neurons: Neurons, key: int) -> Rule:
 
 
 def integral(rule: Rule) -> Float[Ball, ""]:
-    """M = (2 / 3 pi) sum w, what a perfect rule gives."""
+    """M = (2 / 3 pi) sum w, what a perfect rule gives. Theorem: *The integral*."""
     return Ball(rule.w).sum(0) * number(2 / (3 * pi), 2.0**-52)
 
 

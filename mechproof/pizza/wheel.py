@@ -96,6 +96,7 @@ def by_turns(H: Table, G: Float[Ball, "n q"], place: Float[Tensor, " n"], n_node
     """The same sums as `one_by_one`: prefix sums where a run of neurons that are on ends, less those where it begins.
 
     Complexity: O(p n q + p^2 nodes + q turns).
+    Theorem: *Arcs*.
     """
     order, (rows, n), (half, p) = place.argsort(stable=True), H.mid.shape, at.a.shape
     m = -(-n // n_nodes)                                                 # neurons a node; the last may lack some

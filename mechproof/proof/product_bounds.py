@@ -47,7 +47,7 @@ def row_range(x: Float[Ball, "*rows k"]) -> Float[Ball, "*rows"]:
 
 
 def exact(factors: Factors) -> Rows:
-    """The row ranges of the product itself.  Complexity: one matmul a factor, O(q a k)."""
+    """The row ranges of the product itself.  Complexity: one matmul a factor, O(q a k). Theorem: *Rungs*."""
     return row_range(list(accumulate(factors, matmul))[-1])
 
 
@@ -55,6 +55,7 @@ def per_dimension(factors: Factors) -> Rows:
     """min over break points of |M1..Mj| range(Mj+1..Mn): each inner dimension at its worst.
 
     Complexity: every partial product, O(q a b) each.  Source: Gross et al. 2024 ("max row diff").
+    Theorem: *Rungs*.
     """
     lefts = list(accumulate(factors[:-1], matmul))
     rights = list(accumulate(reversed(factors[1:]), lambda right, left: left @ right))[::-1]
@@ -63,7 +64,7 @@ def per_dimension(factors: Factors) -> Rows:
 
 
 def recursive(factors: Factors) -> Rows:
-    """|M1| |M2| ... range(Mn), from right to left.  Complexity: O(sum of the factors' sizes)."""
+    """|M1| |M2| ... range(Mn), from right to left.  Complexity: O(sum of the factors' sizes). Theorem: *Rungs*."""
     bound = row_range(factors[-1])
     for factor in reversed(factors[:-1]):
         bound = factor.abs() @ bound
@@ -96,8 +97,9 @@ def recursive_means(factors: Factors) -> Rows:
 def root_hi(G: Float[Ball, "a a"]) -> Float[Ball, ""]:
     """At least the square root of the largest eigenvalue of G, whose eigenvalues are nonnegative, [].
 
-    Theorem (book, "spectral rung"): lambda_1 <= tr(G^(2^j))^(1/2^j).  G is rescaled before each squaring; a numerical
+    Theorem *Spectral rung*: lambda_1 <= tr(G^(2^j))^(1/2^j).  G is rescaled before each squaring; a numerical
     eigenvalue would prove nothing.  Complexity: O(j a^3).
+    Theorem: *Spectral rung*.
     """
     scales = []
     for _ in range(SQUARINGS):
@@ -131,13 +133,17 @@ def alike(bound: Float[Ball, ""], factors: Factors) -> Rows:
 
 
 def spectral(factors: Factors) -> Rows:
-    """sqrt2 sigma_1, the same for every row: a difference is e_q^T P (e_k - e_k'), and |e_k - e_k'| = sqrt2."""
+    """sqrt2 sigma_1, the same for every row: a difference is e_q^T P (e_k - e_k'), and |e_k - e_k'| = sqrt2.
+
+    Theorem: *Rungs*.
+    """
     return alike(sigma_hi(factors) * SQRT2, factors)
 
 
 def products(size: Callable[[Ball], Ball]) -> RowBound:
     """sqrt2 |M1| |M2| ... |Mn|, the same for every row; size is `operator_norm` or `frobenius`.
-    Complexity: that of the sizes."""
+    Complexity: that of the sizes.
+    Theorem: *Rungs*."""
     return lambda factors: alike(reduce(mul, map(size, factors)) * SQRT2, factors)
 
 
@@ -153,6 +159,7 @@ def gram(factors: Factors) -> Rows:
     """sqrt2 times the exact norms of the product's centred rows, from the Gram matrix of the last factor.
 
     Complexity: O(q a b) for the partial product, O((q + k) b^2) for the norms; no product over q and k.
+    Theorem: *Rungs*.
     """
     left, right = list(accumulate(factors[:-1], matmul))[-1], centred_columns(factors[-1])
     squares = ((left @ (right @ right.T)) * left).sum(1)
@@ -163,6 +170,7 @@ def norms(size: Callable[[Ball], Ball]) -> RowBound:
     """|row of M1| size(M2) ... times twice the longest centred column of Mn; size is `operator_norm` or `frobenius`.
 
     Complexity: O(sum of the factors' sizes), and what the sizes take.
+    Theorem: *Rungs*.
     """
     def bounded(factors: Factors) -> Rows:
         first, *middle, last = factors
