@@ -122,3 +122,51 @@ def test_the_walks_area_is_the_bound():
         inputs = walk.in_pair(story.v, story.K)
         inputs = torch.where(torch.arange(story.v)[:, None] <= torch.arange(story.v), inputs, 0)
         assert int((walk.shares(story, bound) * inputs).sum().round()) == bound.correct and int(inputs.sum()) == bound.total
+
+
+def test_what_the_ladder_costs_and_allows():
+    """noise: four rungs cost more than multiplying out, the last two a fraction; every coarse rung's whole proof is longer;
+    in what is allowed the last but one overtakes the one before; multiplying out certifies most of the ways out."""
+    from mechproof.figures import noise_limits as figures
+    survey = figures.Survey(mp.load("max-of-4/0"), 0)
+    cost = {rung: survey.scores(rung, 1) for rung in figures.RUNGS}
+    assert sum(n > cost["exact"] for n in cost.values()) == 4 and max(cost["recursive"], cost["frobenius"]) < cost["exact"] / 3
+    assert all(survey.bound(rung, 1).flops > survey.bound("exact", 1).flops for rung in figures.RUNGS if rung != "exact")
+    size = [float(bound(survey.split(1).rest).mid.mean()) for bound in figures.RUNGS.values()]
+    assert size[-2] < size[-3] and sorted(size[:6]) == [size[0], size[1], size[2], *sorted(size[3:6])]
+    ways = figures.ways_out(range(5)).certified.str.split().str[0].astype(float)
+    assert ways.idxmax() == "multiplied out"
+
+
+def test_standard_deviations_are_not_much_in_size():
+    """noise: in the median never more than a third, with the model of the figure at twice; near 2 against turned factors."""
+    from statistics import median
+
+    from mechproof import zoo
+    from mechproof.figures import noise_over_models as over
+    rows = over.of_collection(zoo.results("noise"), "max-of-4")
+    for peel in over.PEELS:
+        for rank in ("1", "2", "4", "8"):
+            for null in over.NULLS:
+                assert median(row["compared"][peel][rank][null][0] / row["compared"][peel][rank][null][1] for row in rows) < 1.35
+    own = next(row for row in rows if row["name"] == "max-of-4/0")["compared"]["QK"]["1"]["haar"]
+    assert 1.9 < own[0] / own[1] < 2.3 and over.z_of(own) > 4
+    assert 1.7 < median(over.z_of(row["compared"]["QK"]["1"]["haar"]) for row in rows) < 2.3
+
+
+def test_no_rectangles_err_by_more_than_is_proved():
+    """The page says for every setting how far the drawn sum is off, and what is proved for every s and c."""
+    import re
+
+    from mechproof.figures import pizza_quadrature as figures
+    explorer = figures.rectangles(3)
+    for setting in explorer.settings():
+        off, boxes, moments = map(float, re.findall(r"\d+\.\d+", explorer.frame(**setting)[1]))
+        assert off <= min(boxes, moments) + 6e-4, setting                # three printed decimals each
+
+
+def test_a_changed_sentence_is_found():
+    """What this file is for: "two buckets" in the place of "one bucket" would be false, and the test above would say so."""
+    of = lambda groups, buckets: share(f"separable:groups={groups},buckets={buckets},query=grouped")
+    with pytest.raises(AssertionError):
+        assert of(12, 3) - of(1, 3) > of(1, 4) - of(1, 3), "eleven groups bring more than one bucket"

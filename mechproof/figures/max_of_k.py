@@ -70,6 +70,12 @@ class Survey:
         return "exact" if "correct" in self.accuracy else "sampled"
 
     @property
+    def truth_said(self) -> str:
+        """The accuracy as bounds are said."""
+        found = self.accuracy
+        return percent_lo(found["correct"], found["total"]) if "correct" in found else f"{share_lo(self.truth)}%"
+
+    @property
     def truth(self) -> float:
         """Exact accuracy, or the sampled one where inputs are too many."""
         found = self.accuracy
@@ -92,12 +98,12 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         title = f"{label.replace('-r ', f'-{rank} ')} certifies {percent_lo(bound.correct, bound.total)}"
         axes.set_title(title[0].upper() + title[1:])
         note = NOTE | {"ha": "right"}
-        axes.annotate(f"{survey.truth_label} accuracy {share_lo(survey.truth)}%", (high, survey.truth), (-4, 4), **note)
+        axes.annotate(f"{survey.truth_label} accuracy {survey.truth_said}", (high, survey.truth), (-4, 4), **note)
         axes.annotate("each grey point: one of the paper's strategies, rank 1", (high, 0), (-4, 4),
                       color="#666666", **note)
         rank_text = f"at rank {rank}" if path else "(the rank has no effect)"
         alt = (f"Scatter of certified accuracy against proof length for {survey.model.name}. {label} {rank_text}: "
-               f"{bound}. The {survey.truth_label} accuracy is {share_lo(survey.truth, 3)} percent.")
+               f"{bound}. The {survey.truth_label} accuracy is {survey.truth_said}.")
         return repr(bound), alt
 
     ranks = [r for r in RANKS if r <= min(survey.model.sizes["d_model"], survey.model.sizes["d_head"])]
@@ -148,12 +154,16 @@ def path_maps(model: Model) -> Explorer:
     maps = {"QK": ("QK circuit: attention scores", A, "query token", "key token", "score"),
             "OV": ("OV circuit: votes of an attended token", OV, "attended token", "output logit", "logits"),
             "EU": ("direct path: votes of the query token", EU, "query token", "output logit", "logits"),
-            "PV": ("positions: votes of an attended position", PV, "position", "output logit", "logits")}
+            "PV": ("positions: votes of an attended position", PV, "position", "output logit", "logits"),
+            "B": ("positions: attention scores", paths.B.mid.float(), "query token", "position", "score")}
 
     def sentence(path: str) -> str:
         if path == "QK":
             rising = float((A[:, 1:] > A[:, :-1]).double().mean())
             return f"Scores rise from one key token to the next in {100 * rising:.0f}% of steps"
+        if path == "B":
+            share = (maps["B"][1].amax(1) - maps["B"][1].amin(1)).mean() / (A.amax(1) - A.amin(1)).mean()
+            return f"Positions move a query's scores {100 * float(share):.0f}% as far as tokens do"
         if path == "OV":
             itself = int((OV.argmax(1) == torch.arange(len(OV))).sum())
             return f"An attended token votes for itself first in {itself} of {len(OV)} cases"

@@ -19,7 +19,7 @@ from ..explorable.walk import walk
 from ..max_of_k.family import skeleton_id
 from ..max_of_k.paths import Paths
 from ..max_of_k.subcubic import Claims, Skeleton
-from ..proof.bound import Bound, digits_lo, percent_lo, short_int
+from ..proof.bound import Bound, digits_lo, of_inputs, percent_lo, short_int
 from ..proof.family import Advice, Model
 from .pieces import NOTE, against_trying, choice, trying
 
@@ -164,6 +164,10 @@ def understanding(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     left.fill_between(keys[:-1], rest - group.slack, rest + group.slack, color=plots.QK, alpha=0.18, linewidth=0)
     left.plot(keys, own, color=plots.QK, linewidth=1.5)
     left.plot(keys, exact, ".", color="black", markersize=4)
+    known = f"line: by {rank} direction{'s' * (rank != 1)}"
+    for y, words, colour in ((0.19, "dots: the scores", "black"), (0.11, known, plots.QK),
+                             (0.03, "band: what the rest may do", plots.QK)):
+        left.text(0.4, y, words, color=colour, transform=left.transAxes, fontsize=8.5)
     left.axhline(0, color=plots.OV, linewidth=0.8)
     worst = float(own[: m - gap + 1].max()) + group.slack
     spread = float(exact.min())
@@ -174,12 +178,13 @@ def understanding(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     slack = f"{group.slack:.0f}" if group.slack >= 10 else f"{group.slack:.2g}"
     left.set_title(f"Rank {rank}: each difference known to ± {slack}")
     lo, hi = group.attention
-    right.bar(0, hi - lo, bottom=lo, color=plots.QK, width=0.6)
+    right.bar(0, lo, color=plots.QK, width=0.6)
+    right.bar(0, hi - lo, bottom=lo, facecolor="none", edgecolor=plots.QK, hatch="////", width=0.6, linewidth=0.8)
     right.set_xlim(-0.6, 0.6)
     right.set_xticks([])
     right.set_ylim(-0.02, 1.02)
     plots.percent_axis(right.yaxis, f"attention to {m}")
-    right.annotate(f"{digits_lo(100 * lo, 1)}%", (0, lo), (0, -12), ha="center", **NOTE)
+    right.set_title(f"≥ {digits_lo(100 * lo, 1)}%", fontsize=10)
     near = (f"every other score stays {-worst:.1f} below that of {m}" if worst < 0
             else f"another score might be {worst:.1f} above that of {m}")
     said = (f"At rank {rank} {near}: in all {short_int(story.members(gap))} inputs {m} gets at least "
@@ -197,12 +202,15 @@ def pass_or_fail(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     axes.axhline(0, color="black", linewidth=0.8)
     low, high = float(lines.min()), float(lines.max())
     place = high
-    for i in lines[:, 1].argsort(descending=True).tolist():
-        axes.plot(a, lines[i], color=plots.NOISE, linewidth=1)
-        place = min(place - 0.06 * (high - low), float(lines[i, 1]))    # one name does not cover another
-        axes.annotate(f"answer {int(story.lines[i, 0])}", (1, place), (4, -3), color="#666666", **NOTE)
     at = lines[:, :1] + torch.tensor([[lo, hi]]) * (lines[:, 1:] - lines[:, :1])
     worst = int(at.amax(1).argmax())
+    for i in lines[:, 1].argsort(descending=True).tolist():
+        strong = {"color": plots.OV, "linewidth": 2} if i == worst else {"color": plots.NOISE, "linewidth": 1}
+        axes.plot(a, lines[i], **strong)
+        place = min(place - 0.06 * (high - low), float(lines[i, 1]))    # one name does not cover another
+        axes.annotate(f"answer {int(story.lines[i, 0])}", (1, place), (4, -3), color="#666666", **NOTE)
+    axes.annotate(f"{len(lines)} of {story.v - 1} wrong answers: the others stay below these", (0, 0), (6, 8),
+                  xycoords="axes fraction", color="#666666", **NOTE)
     end = int(at[worst].argmax())
     axes.plot([lo, hi][end], at[worst, end], "o", color=plots.EU if group.passes else plots.OV, markersize=10, zorder=4)
     axes.set_xlim(0, 1)
@@ -260,11 +268,17 @@ def all_groups(story: Story, figure, rank: int) -> tuple[str, str]:
     axes.set_ylabel("query, from 0 up to the maximum")
     counts = in_pair(story.v, story.K)[: story.m + 1, story.m]
     choice(axes, at(story.m), float(counts[: story.q].sum() / counts.sum()), size=9)
-    axes.set_title(f"Blue is certified: {percent_lo(bound.correct, bound.total)} of the area")
+    noted = NOTE | {"bbox": {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5}}
+    axes.annotate("our group", (at(story.m), float(counts[: story.q].sum() / counts.sum())), (9, -3), **noted)
+    for words, y in (("query = maximum", 1 - float(counts[-1] / counts.sum()) / 2),
+                     ("query < maximum; darker: a larger share", 0.06)):
+        axes.annotate(words, (0.98, y), (0, -3), ha="right", **noted)
+    axes.set_title(f"Blue is certified: {percent_lo(bound.correct, bound.total)} of the area"
+                   if bound.correct > bound.total // 10**4 else "Blue is certified: next to nothing")
     brute = trying(story.model)
     against_trying(bars, bound.flops, brute, "every input")
-    said = (f"All groups together: {percent_lo(bound.correct, bound.total)} of {short_int(bound.total)} inputs are "
-            f"proved right, in 1/{brute / bound.flops:.0f} of the operations that trying them takes")
+    said = (f"All groups together: {of_inputs(bound.correct, bound.total)} are proved right, in "
+            f"1/{brute / bound.flops:.0f} of the operations that trying them takes")
     return said, (f"Map of queries and maxima at rank {rank}, each as large as its number of inputs, blue where "
                   f"certified. Bars of operations. {said}.")
 

@@ -21,7 +21,7 @@ from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import labels
 from ..proof.product_bounds import RUNGS
-from .pieces import NOTE, choice, missing_axis, proofs, truth_line
+from .pieces import LIFTED, NOTE, choice, in_a_sentence, missing_axis, proofs, truth_line
 
 LABELS, NULLS, PEELS = map(labels, (names.RUNGS, names.NULLS, names.PEELS))
 RANKS = (0, 1, 2, 4, 8, 16, 32)
@@ -72,7 +72,9 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
     low, high = (f(survey.scores(*step) for step in points) for f in (min, max))
 
     def draw(figure, strategy: str, rank: int):
-        axes = proofs(figure, points, [(strategy, r) for r in survey.ranks], (strategy, rank), place, survey.truth)
+        path = [(strategy, r) for r in survey.ranks]
+        axes = proofs(figure, points, path, (strategy, rank), place, survey.truth, LIFTED)
+        in_a_sentence(figure, names.RUNGS[strategy].says)
         plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
         missing_axis(axes, survey.truth / 2)
         bound = survey.bound(strategy, rank)
@@ -86,10 +88,10 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
                f"{short(survey.scores(strategy, rank))} of them on the scores. With everything multiplied out: {best}.")
         return f"{bound} · {short(survey.scores(strategy, rank))} of them on the scores", alt
 
-    return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=3.9, strategy=LABELS,
+    return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=4.3, strategy=LABELS,
                    rank=survey.ranks, fine={"rank": range(survey.ranks[-1] + 1)},
-                   hint="At one direction, go down the list: each step knows less of the rest and allows it more, "
-                        "until nothing is left of the bound. Then raise the rank: the last rungs come back when "
+                   hint="At one direction, go down the list: the steps know less and less of the rest, and allow it "
+                        "more, until nothing is left of the bound. Then raise the rank: the last rungs come back when "
                         "nearly everything is peeled.")
 
 
@@ -127,7 +129,7 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
             x, y = size[rung, rank], survey.missing(rung, rank)
             axes.plot(x, y, "o", color=plots.QK, markersize=6)
             axes.annotate(str(i), (x, y), (5, 4), **NOTE)
-            axes.text(0.72, 0.92 - 0.07 * i, f"{i}  {LABELS[rung]}", transform=axes.transAxes, fontsize=8.5)
+            axes.text(0.68, 0.92 - 0.07 * i, f"{i}  {LABELS[rung]}", transform=axes.transAxes, fontsize=8.5)
         choice(axes, off, curve[slack])
         axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
@@ -198,7 +200,8 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         axes.set_title(f"Replacing it moves at most {100 * moved:.4f} points")
         listed = ", ".join(f"{name} {share_lo(share, 3)} percent" for name, share in shares.items())
         worst = shares["itself"] - shares[f"pessimal: {LABELS['spectral']}"]
-        head = f"replaced: at most {100 * moved:.4f} points moved · assumed the worst: up to {100 * worst:.2g}"
+        head = (f"replaced: at most {100 * moved:.4f} points moved · assumed the worst, of the rungs shown: up to "
+                f"{100 * worst:.2g}")
         return head, f"Accuracy by what replaces the rest, rank {rank}: {listed}."
 
     return explore(draw, {"rank": nearest(ranks, rank)}, height=3.9, rank=ranks,
@@ -227,14 +230,14 @@ def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
         axes.set_xlim(0, 1.02 * max(left, 1))
         axes.grid(axis="x")
         axes.set_xlabel("points of accuracy not certified, one beside the other")
-        axes.set_title(f"Of {sum(lost.values()):.3g} points most go to {max(lost, key=lost.get)}")
+        axes.set_title(f"Of {sum(lost.values()):.3g} points the largest part: {max(lost, key=lost.get)}")
         listed = ", ".join(f"{name} {points:.4f}" for name, points in lost.items())
         return (f"{sum(lost.values()):.3g} points are not certified",
                 f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}.")
 
     return explore(draw, {"strategy": strategy, "rank": nearest(ranks, rank)}, height=3.3, strategy=LABELS, rank=ranks,
-                   hint="With everything multiplied out there is no slack, and structure is a small bar. Two rungs "
-                        "down, slack is all there is.")
+                   hint="With everything multiplied out there is no slack. Go down the list: slack grows, until next "
+                        "to it nothing else can be seen.")
 
 
 def band(survey: Survey, strategy: str) -> Explorer:
@@ -260,7 +263,7 @@ def band(survey: Survey, strategy: str) -> Explorer:
         axes.set_xticks(list(x), [str(r) for r in ranks])
         axes.set_xlabel("directions peeled (fewer: a more compact hypothesis)")
         wide = [r for r, p, n in zip(ranks, proof, noisy) if p > 10 * n]
-        title = f"At {len(wide)} of {len(ranks)} ranks this proof loses ten times what it would take"
+        title = f"At {len(wide)} of {len(ranks)} ranks this proof leaves ten times as much open as noise would"
         axes.set_title(title)
         shares = {r: (survey.as_noise(r), *(survey.bound(rung, r).accuracy_lower_bound
                                             for rung in ("exact", strategy))) for r in ranks}
@@ -350,9 +353,10 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
         return head, f"Two panels for {proofs.model.name}, {LABELS[strategy]}. {listed}."
 
     return explore(draw, {"strategy": "norms"}, height=3.5, strategy=LABELS,
-                   hint="Multiplied out, a few directions suffice. By norms nothing is ever certified. "
-                        "And compare true with noise: here the rest is far smaller than random, because activations "
-                        "avoid what is left of W_out. No rung that forgets them can know.")
+                   hint="Multiplied out, or by norms of rows, a few directions suffice; by norms around a product "
+                        "never half of the pairs. And compare true with noise at 12 directions and more: the rest is "
+                        "smaller than random there, because activations avoid what is left of W_out. No rung that "
+                        "forgets them can know.")
 
 
 def ways_out(seeds: Sequence[int]) -> pd.DataFrame:

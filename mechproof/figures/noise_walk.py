@@ -82,7 +82,8 @@ def rungs(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     axes.set_xlabel("the rest spans at most (log scale)")
     true = story.off("exact", rank)
     axes.set_title(f"{chosen.capitalize()}: {times(found[chosen] / true)} times the truth")
-    said = (f"Multiplied out, the rest spans {true:.3g}. By {chosen} a proof can only say: at most "
+    said = (f"Multiplied out, the rest is known to span {true:.3g}: all of it is used" if strategy == "exact" else
+            f"Multiplied out, the rest spans {true:.3g}. By {chosen} a proof can only say: at most "
             f"{found[chosen]:.3g}, {times(found[chosen] / true)} times as much")
     return said, f"Bars of what each rung bounds the row's rest by at rank {rank}. {said}."
 
@@ -105,8 +106,8 @@ def band(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     rivals = int((own[:-1] + off >= 0).sum())
     axes.set_title(f"{rivals} of {m} smaller tokens might be looked at as much as {m}")
     above = int((story.A[:m] >= story.A[m]).sum())
-    said = (f"For all that {LABELS[strategy]} at rank {rank} tells, {rivals} of the {m} smaller tokens might score as "
-            f"high as {m} itself; in truth {above or 'none'} {'do' if above != 1 else 'does'}")
+    said = (f"For all that '{LABELS[strategy]}' at rank {rank} tells, {rivals} of the {m} smaller tokens might score "
+            f"as high as {m} itself; in truth {above or 'none'} {'do' if above != 1 else 'does'}")
     return said, f"Scores less that of {m}, with a band of {off:.3g}. {said}."
 
 
@@ -126,7 +127,7 @@ def opponent(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     axes.set_title(f"Left out: {float(without) - float(network):+.1f} points. At its worst: "
                    f"{float(worst) - float(network):+.1f}")
     said = (f"In {tokens} the network gives {story.m} {network}% of its attention. The proof has to allow for "
-            f"{worst}%: its opponent picks the worst rest that {LABELS[strategy]} cannot exclude")
+            f"{worst}%: its opponent picks the worst rest that '{LABELS[strategy]}' cannot exclude")
     return said, f"Bars of attention to {story.m}. {said}."
 
 
@@ -149,7 +150,7 @@ def whole(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     share = percent_lo(bound.correct, bound.total)
     axes.set_title(f"{LABELS[strategy].capitalize()}: {share} certified")
     best = survey.bound("exact", rank)
-    said = (f"Over all queries: {LABELS[strategy]} at rank {rank} certifies {share} of the inputs; multiplied out, "
+    said = (f"Over all queries: '{LABELS[strategy]}' at rank {rank} certifies {share} of the inputs; multiplied out, "
             f"the same proof certifies {percent_lo(best.correct, best.total)}")
     return said, f"Each rung by how far it lets scores be off and what it certifies. {said}."
 

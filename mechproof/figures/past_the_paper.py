@@ -22,7 +22,7 @@ from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
 from .max_of_k import Survey
-from .pieces import NOTE, missing, missing_axis, proofs, trying
+from .pieces import LIFTED, NOTE, in_a_sentence, missing, missing_axis, proofs, trying
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
 OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram",
@@ -72,7 +72,7 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     def draw(figure, strategy: str, rank: int):
         path = paths[strategy]
         bound = proved.bound(strategy, rank if path else None)
-        axes = proofs(figure, papers, path, bound, missing, truth)
+        axes = proofs(figure, papers, path, bound, missing, truth, LIFTED)
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
         for id, mine in zip(proved.ids, ours):
@@ -80,15 +80,17 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
             axes.plot(*missing(mine), "D", color=colour(id), markersize=6, alpha=0.75)
             axes.annotate(OURS[id], missing(mine), (x, y), ha=side, color=colour(id), **NOTE)
         best = max(papers, key=lambda b: b.correct)
-        axes.annotate("the paper's best\nshort of brute force", missing(best), (8, -8), color="#666666", **NOTE)
+        axes.annotate("the best of Gross et al.\nbut brute force", missing(best), (8, -8), color="#666666", **NOTE)
         name = OURS[strategy] + (f", rank {rank}" if path else "")
-        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; paper, short of "
-                       f"brute force: {percent_lo(best.correct, best.total)}")
+        axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; Gross et al. at "
+                       f"best {percent_lo(best.correct, best.total)}")
+        in_a_sentence(figure, STRATEGIES[strategy].says)
         note = NOTE | {"ha": "right"}
-        axes.annotate(f"{proved.papers.truth_label} accuracy {share_lo(1 - truth)}%", (high, truth), (-4, 4), **note)
-        axes.annotate("grey: the paper's strategies; diamonds: ours", (high, 0.2), (-4, 0), color="#666666", **note)
+        known = f"{proved.papers.truth_label} accuracy {proved.papers.truth_said}"
+        axes.annotate(known, (high, truth), (-4, 4), **note)
+        axes.annotate("grey: proofs of Gross et al.; diamonds: ours", (high, 0.0014), (-4, 0), color="#666666", **note)
         alt = (f"Scatter of certified share against proof length for {model.name}. {name}: {bound}. The paper's best "
-               f"short of brute force: {best}. The truth is {share_lo(1 - truth, 3)} percent.")
+               f"short of brute force: {best}. The truth is {proved.papers.truth_said}.")
         return settled(bound, trying(model)) if strategy == "exact" else repr(bound), alt
 
     ranks = proved.ranks(next(iter(sorted(proved.ranked)))) if proved.ranked else [rank]
@@ -96,8 +98,9 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if proved.ranks(strategy) else ("rank",),
                    "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes "
-                   "exact. Then choose a compact one and move its rank: below 12 to 20 directions, by the kind of it, "
-                   "the rest is too large to bound.", height=3.9,
+                   "exact. Then choose a compact one and move its rank: with fewer than 12 to 20 directions, "
+                   "depending on which it is, the rest is too large to bound, and the proof grows too, since it "
+                   "leaves more cases open.", height=4.3,
                    fine={"rank": range(ranks[-1] + 1)} if proved.ranked else None,
                    strategy={id: OURS[id] for id in proved.ids}, rank=ranks)
 

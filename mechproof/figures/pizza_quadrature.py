@@ -21,7 +21,7 @@ from ..pizza.wheel import pairs
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
-from .pieces import NOTE, bars, choice, point, proofs, share_axis, strips, truth_line
+from .pieces import LIFTED, NOTE, bars, choice, in_a_sentence, point, proofs, share_axis, strips, truth_line
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
@@ -61,7 +61,8 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
 
     def draw(figure, strategy: str, rank: int):
         bound, truth = survey.bound(strategy, rank), survey.brute.accuracy_lower_bound
-        axes = proofs(figure, chain(*paths.values()), paths[strategy], bound, point, truth)
+        axes = proofs(figure, chain(*paths.values()), paths[strategy], bound, point, truth, LIFTED)
+        in_a_sentence(figure, STRATEGIES[strategy].says)
         axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
         axes.annotate(trying, (survey.brute.flops, truth), (0, -16), ha="center", **NOTE)
         share_axis(axes, "pairs certified")
@@ -73,7 +74,7 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
                f"{bound}, 1/{times:.1f} of the {short(survey.brute.flops, 'FLOP')} of trying every pair.")
         return repr(bound), alt
 
-    return explore(draw, {"strategy": strategy, "rank": rank}, height=3.7, strategy=LABELS, rank=ranks,
+    return explore(draw, {"strategy": strategy, "rank": rank}, height=4.1, strategy=LABELS, rank=ranks,
                    hint="Take the rank down: nothing happens as long as the directions hold all keys, and then "
                         "everything goes at once. Change the strategy: what the first three have to call error, the "
                         "wheel adds up exactly.")
@@ -120,7 +121,11 @@ RULES = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 64, 128)
 
 
 def rectangles(seed: int) -> Explorer:
-    """The integral and its rule: n nodes on the wheel, even or jittered, under the integrand."""
+    """The integral and its rule: n nodes on the wheel, evenly spaced or jittered, under the integrand.
+
+    Of the ReLU's two halves, x/2 + |x|/2, it is the folded one that is drawn: this is the rule whose error boxes and
+    moments bound, and whose integral is the whole one, since the linear half's is zero.
+    """
     @cache
     def rule(nodes: int, jitter: int) -> tuple[Rule, dict[str, float]]:
         """The nodes, and how far off the sum can be for any s and c, over the answer's height."""
@@ -133,28 +138,29 @@ def rectangles(seed: int) -> Explorer:
     def draw(figure, nodes: int, jitter: int, difference: int):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         (made, worst), s, delta = rule(nodes, jitter), pi / 5, 2 * pi * difference / 12
-        f = lambda phi: (s / 2 + phi).cos().clamp_min(0) * (s + delta + 2 * phi).cos()
+        f = lambda phi: (s / 2 + phi).cos().abs() / 2 * (s + delta + 2 * phi).cos()
         grid = torch.linspace(-pi, pi, 400, dtype=torch.float64)
         axes.bar(made.phi, f(made.phi), width=2 * pi / nodes, color="#bcd9ec", edgecolor=SHARP, linewidth=0.5)
         axes.plot(grid, f(grid), color=SOFT, linewidth=1.6)
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_ylim(-1.1, 1.1)
+        axes.set_ylim(-0.6, 0.6)
         axes.set_xlabel(r"phase $\varphi$ of the neuron")
-        axes.set_ylabel("what it adds")
+        axes.set_ylabel("what its folded half adds")
         true, got = 2 / 3 * float(torch.cos(torch.tensor(delta))), float(f(made.phi).mean() * 2 * pi)
         axes.set_title(f"{nodes} rectangles give {got:+.3f}, the integral is {true:+.3f}")
         alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: "
                f"sum {got:.4f}, integral {true:.4f}. Proved for every s and c: error at most {worst['boxes']:.3f} by "
                f"boxes, {worst['moments']:.3f} by moments, in units of the answer.")
         by = f"{worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments"
-        return f"error at most {by}, for every s and c", alt
+        off = abs(got - true) / (2 / 3)
+        return f"off by {off:.3f} of the answer's height; for every s and c at most {by}", alt
 
     return explore(draw, {"nodes": 12}, nodes=RULES,
                    jitter={0: "none", 30: "30% of the spacing", 100: "100% of the spacing"},
                    difference={d: f"{d}/12 of a turn" for d in (0, 2, 3, 6)},
-                   hint="Nodes that are evenly spaced leave next to no error from a dozen on; boxes do not see it, "
-                        "moments do. Go from 5 nodes to 6: fewer were better. Then jitter them: both bounds pay. At a "
-                        "difference of 3/12 of a turn the integral is zero: a wrong answer.")
+                   hint="Evenly spaced nodes err little; moments know it, boxes hardly. Go from 5 nodes to 6: fewer "
+                        "were better. Then jitter them: moments pay at once. At a difference of 3/12 of a turn the "
+                        "integral is zero: a wrong answer.")
 
 
 def blind_spot(survey: Survey) -> Explorer:
@@ -194,7 +200,7 @@ def blind_spot(survey: Survey) -> Explorer:
 
     return explore(draw, {"t": 0}, t={i: f"{i / 1000:.2f}" for i in range(0, 201, 10)},
                    hint="Start with the bare pizza at t = 0: silent when a - b is half a period away. "
-                        "Raise t until the floor is flat. The grey points are the trained model.")
+                        "Raise t until the floor is as high as it gets. The grey points are the trained model.")
 
 
 def phases(survey: Survey) -> plots.Picture:
@@ -270,7 +276,7 @@ def certified_map(survey: Survey, rank: int) -> Explorer:
         alt = f"Map of certified pairs with {clusters} clusters a key and {exact_neurons} exact neurons: {bound}."
         return repr(bound), alt
 
-    return explore(draw, {"clusters": 3, "exact_neurons": counts[1]}, clusters=[1, 3], exact_neurons=counts, height=3.2,
+    return explore(draw, {"clusters": 3, "exact_neurons": counts[3]}, clusters=[1, 3], exact_neurons=counts, height=3.2,
                    hint="Rows are differences, columns sums. Where rows go first is where the amplitude is lowest.")
 
 

@@ -139,8 +139,8 @@ def wheel(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
     line.set_ylabel("what each hears of the pair")
     changes = int((on != on.roll(1)).sum())
     line.set_title("Neighbours fire together" if changes else "All alike")
-    turns = f"it takes {changes} turns around the wheel" if changes else "no turn is needed"
-    said = f"{int(on.sum())} of the {len(on)} neurons of key {key} are on for {a} and {b}, and {turns} to say which"
+    said = (f"{int(on.sum())} of the {len(on)} neurons of key {key} are on for {a} and {b}; once around the wheel "
+            f"there are {changes} switches from on to off or back")
     return said, f"Left: neurons on a circle by phase, filled where on. Right: the same as bars. {said}."
 
 
@@ -201,7 +201,7 @@ def a_pair(survey: Survey) -> Explorer:
              "the wheel": lambda figure, difference, key: wheel(story, figure, difference, key),
              "the sum": lambda figure, difference: adding_up(story, figure, difference),
              "every pair": lambda figure, rank: every_pair(story, figure, rank)}
-    return walk(steps, {"rank": RANKS[-1], "difference": story.differences[1]},
+    return walk(steps, {"rank": RANKS[-1], "difference": story.differences[2]},
                 "Step on to the end. Then move the difference at the second and third step: there is one at which the "
                 "wave of a key is nearly gone. Which neurons are on then, and why does the sum still find the answer?",
                 3.7, difference=story.differences, key=story.keys, rank=RANKS)

@@ -131,13 +131,18 @@ class Bound:
         return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
-        text = (f">= {percent_lo(self.correct, self.total)} of {short_int(self.total)} inputs"
-                f" · {short(self.flops, 'FLOP')}")
+        text = f">= {of_inputs(self.correct, self.total)} · {short(self.flops, 'FLOP')}"
         if self.unexplained_dimensions is not None:
             text += f" · {short_int(self.unexplained_dimensions)} unexplained dimensions"
         if self.failure_probability:
             text += f" · but for a chance of {self.failure_probability:.1e}"
         return text
+
+
+def of_inputs(correct: int, total: int) -> str:
+    """A share in percent, or where that would be many zeros, as a number: 56 of 16 777 216 inputs."""
+    few = 0 < correct * 10**4 < total
+    return f"{short_int(correct) if few else percent_lo(correct, total)} of {short_int(total)} inputs"
 
 
 def short_int(n: int) -> str:
