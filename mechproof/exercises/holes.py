@@ -91,13 +91,14 @@ def network(number: int) -> Model:
     noise = lambda *shape, scale=1.0: scale * torch.randn(shape, generator=g)
     A, OV = 1.5 * torch.arange(6).float() + noise(6, 6), 4 * torch.eye(6) + noise(6, 6, scale=2.0)
     if number == 2:
-        A[:, 1:5] -= 6.0
-        OV[:5, 5], OV[5, 5] = 5.0, -3.0
+        A, OV = 0.1 * noise(6, 6), 4 * torch.eye(6) + 0.2 * noise(6, 6)
+        A[:, 1:4] -= 6.0
+        OV[:5, 5], OV[5, 5] = 6.0, -2.0
     return from_tables(A, noise(6, 6, scale=0.5), OV, noise(3, 6, scale=0.3), f"hole-{number}")
 
 
 PROOFS: dict[int, Callable[[Tables, Sequence[int]], bool]] = {1: proof_1, 2: proof_2, 3: proof_3}
-SEEDS = {1: 1, 2: 0, 3: 14}
+SEEDS = {1: 4, 2: 1, 3: 7}
 
 
 def right(t: Tables, tokens: Sequence[int]) -> bool:
