@@ -117,7 +117,7 @@ def neuron(survey: Survey) -> Explorer:
                                                   "phase. Compare keys.")
 
 
-RULES = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 64, 128)
+RULES = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24)
 
 
 def rectangles(seed: int) -> Explorer:
