@@ -41,7 +41,7 @@ def page(browser):
 
 
 PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "proof_gone_wrong", "pizza_quadrature", "noise_limits",
-         "reproduction", "references", "several_heads", "your_own_network", "api")
+         "reproduction", "references", "several_heads", "your_own_network", "api", "reading_group")
 EXPLORERS = {"index": 1, "max_of_k": 7, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 9, "noise_limits": 11,
              "reproduction": 3, "several_heads": 3, "your_own_network": 1}                # at least
 
@@ -179,6 +179,24 @@ def test_a_shared_address_opens_the_same_setting(page):
     assert "rank 8" in state(explorer)[1]
     page.goto(address.split("#")[0] + "#drop_off?strategy=nonsense&rank=999")
     assert state(explorer)[1]
+
+
+def test_the_guides_links_open_what_they_say(page):
+    """Each address in the guide for reading groups sets every control of its figure."""
+    open_chapter(page, "reading_group")
+    addresses = [a.get_attribute("href") for a in page.locator("main a[href*='?']").all()]
+    assert len(addresses) >= 9
+    for address in addresses:
+        page.goto("about:blank")
+        page.goto((SITE / "book").as_uri() + "/" + address)
+        page.wait_for_load_state("load")
+        name, wanted = address.split("#")[1].split("?")
+        found = page.evaluate("""name => {
+          const root = [...document.querySelectorAll("[data-explorer]")].find((e) => e.innerHTML.includes(`#${name}?`));
+          const values = JSON.parse(root.querySelector("[data-alts]").textContent).values;
+          return [...root.querySelectorAll("[data-control]")].map((c, i) => `${c.dataset.control}=${values[i][Number(c.value)]}`).join("&");
+        }""", name)
+        assert found == wanted, address
 
 
 WALKS = {"max_of_k": "Of 3, 41, 17, 29", "pizza_quadrature": "modulo 113", "noise_limits": "Under query 29"}
