@@ -146,7 +146,7 @@ def test_disabled_controls_are_those_that_change_nothing(path):
     outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
     found = [re.search(r"data-alts>(.*?)</script>", o.get("data", {}).get("text/html", ""), re.S) for o in outputs]
     explorers = [json.loads(m.group(1).replace("<\\/", "</")) for m in found if m]
-    assert len(explorers) >= (1 if path.stem in ("index", "proof_gone_wrong", "your_own_network") else 3)
+    assert len(explorers) >= (1 if path.stem in ("index", "proof_gone_wrong", "your_own_network") or path.stem.startswith("background") else 3)
     text = "".join(o.get("data", {}).get("text/html", "") for o in outputs)
     names = re.findall(r'location\.hash\.startsWith\("#(\w+)\?', text)
     assert len(names) == len(set(names)) == len(explorers)                 # an address means one explorer

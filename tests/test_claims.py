@@ -170,3 +170,24 @@ def test_a_changed_sentence_is_found():
     of = lambda groups, buckets: share(f"separable:groups={groups},buckets={buckets},query=grouped")
     with pytest.raises(AssertionError):
         assert of(12, 3) - of(1, 3) > of(1, 4) - of(1, 3), "eleven groups bring more than one bucket"
+
+
+def test_what_the_background_pages_say():
+    """More than half of the shortest proofs is matrix products, which branch and bound hardly adds to; no sum is outside of its
+    radius; all waves but few agree at one number; thousands of weights."""
+    from math import cos, pi
+
+    from mechproof.figures import background
+    from mechproof.figures.max_of_k import NAMED_IDS
+    model = mp.load("max-of-4/0")
+    spent = {id: list(background.by_kind(model, id).values()) for id in (*(NAMED_IDS[label] for label in background.OFFERED), "exact")}
+    exact_qk, svd, quadratic, cubic, counted = spent.values()
+    for proof in (exact_qk, svd, quadratic):
+        assert proof[0] > sum(proof) / 2
+    assert abs(counted[0] / exact_qk[0] - 1) < 0.05 and cubic[1] + cubic[2] > counted[1] + counted[2]
+    for kind in ("mixed signs", "same sign", "cancelling"):
+        for n in (10, 100, 1000, 10_000):
+            off, radius = background.off_by(kind, n)
+            assert max(off) <= radius and len(off) == 20
+    assert 0.001 < 1 - cos(2 * pi / 113) < 0.002
+    assert 1000 < sum(x.numel() for x in mp.load("max-of-4/0").tensors.values()) < 10_000

@@ -41,9 +41,11 @@ def page(browser):
 
 
 PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "proof_gone_wrong", "pizza_quadrature", "noise_limits",
-         "reproduction", "references", "several_heads", "your_own_network", "api", "reading_group")
+         "reproduction", "references", "several_heads", "your_own_network", "api", "reading_group",
+         "background_proofs", "background_paths", "background_fourier", "background_rounding")
 EXPLORERS = {"index": 1, "max_of_k": 7, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 9, "noise_limits": 11,
-             "reproduction": 3, "several_heads": 3, "your_own_network": 1}                # at least
+             "reproduction": 3, "several_heads": 3, "your_own_network": 1, "background_proofs": 1, "background_paths": 1,
+             "background_fourier": 1, "background_rounding": 1}                # at least
 
 
 def open_chapter(page, name: str = "max_of_k") -> None:

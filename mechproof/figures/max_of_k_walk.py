@@ -216,8 +216,9 @@ def pass_or_fail(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     axes.set_xlim(0, 1)
     plots.percent_axis(axes.xaxis, f"attention to {story.m} (shaded: what it can be)")
     axes.set_ylabel("wrong minus right, logits")
-    axes.set_title("Pass: every wrong answer stays below the right one" if group.passes
-                   else "Fail: a wrong answer might win")
+    at_all = f"at rank {rank} and gap {gap}"
+    axes.set_title(f"Pass {at_all}: every wrong answer stays below" if group.passes
+                   else f"Fail {at_all}: a wrong answer might win")
     name = int(story.lines[worst, 0])
     said = (f"Pass: in each of the {short_int(story.members(gap))} inputs {story.m} wins by at least "
             f"{digits_lo(group.margin, 1)} logits; the hardest wrong answer is {name}" if group.passes else
