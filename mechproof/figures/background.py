@@ -173,7 +173,8 @@ def errors_and_radii(numbers: str = "mixed signs") -> Explorer:
             axes.plot(n, radius, "D", color=plots.QK, markersize=7)
             worst.append(radius / max(*off, 1e-18))
         off, radius = off_by(numbers, sizes[-1])
-        for said, y, dy, colour in (("radius", radius, 4, plots.QK), ("20 orders, each a point", max(off), -12, "#555555")):
+        beside = (("radius", radius, 4, plots.QK), ("20 orders, each a point", max(off), -12, "#555555"))
+        for said, y, dy, colour in beside:
             axes.annotate(said, (sizes[-1], y), (-8, dy), ha="right", color=colour, **NOTE)
         axes.set_ylim(1e-18, 1e-7)
         axes.set_xlabel("how many numbers are added")
