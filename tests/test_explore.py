@@ -236,3 +236,20 @@ def test_coordinates_are_coarse_and_words_are_not():
     text = plots.svg(figure)
     assert "99.958712% of 0.0012345" in text
     assert not [tag for tag in re.findall(r"<[^>]+>", text) if re.search(r"\.\d{4}", tag)]
+
+
+def test_named_points_stand_where_they_are_drawn():
+    """Places in thousandths of the figure, found again in the SVG's own coordinates; a set of points that comes twice is kept once."""
+    from mechproof.explorable import plots
+
+    def draw(figure, shift: int, other: int):
+        axes = figure.add_axes((0.1, 0.2, 0.8, 0.6))
+        plots.dots(axes, [0.0, 1.0 + shift], [0.0, 1.0], 20, "red", names=["first", "second"])
+        axes.set_xlim(0, 4)
+        axes.set_ylim(0, 2)
+        return f"shift {shift}", f"Two named dots, shift {shift}, other {other}, for a test of places."
+
+    data = payload(explore(draw, shift=[0, 1], other=[0, 1]).html(), "data-alts")
+    assert data["names"] == ["first", "second"] and len(data["points"]) == 2
+    assert data["points"][0] == [0, 100, 800, 1, 300, 500] and data["points"][1] == [0, 100, 800, 1, 500, 500]
+    assert [s["points"] for s in data["settings"]] == [0, 0, 1, 1]

@@ -183,6 +183,26 @@ def test_a_shared_address_opens_the_same_setting(page):
     assert state(explorer)[1]
 
 
+def test_a_point_says_its_name_and_stays_chosen_in_all_figures(page):
+    """Pointing at a model's dot shows its name; a click marks the model in every figure of the page that has it."""
+    open_chapter(page, "noise_limits")
+    place = page.evaluate("""() => {
+      const root = [...document.querySelectorAll("[data-explorer]")].find((e) => e.innerHTML.includes("#claim?"));
+      const data = JSON.parse(root.querySelector("[data-alts]").textContent), image = root.querySelector("img");
+      image.scrollIntoView({ block: "center" });
+      const box = image.getBoundingClientRect(), i = 3 * Math.floor(data.points[0].length / 6);
+      return { x: box.left + data.points[0][i + 1] / 1000 * box.width, y: box.top + data.points[0][i + 2] / 1000 * box.height };
+    }""")
+    page.mouse.move(place["x"], place["y"])
+    tip = page.locator(".mechproof-figure div", has_text="max-of-4/").locator("visible=true").first
+    name = tip.inner_text()
+    page.mouse.click(place["x"], place["y"])
+    page.mouse.move(5, 5)
+    marked = page.evaluate("""(name) => [...document.querySelectorAll("[data-explorer]")].filter(
+      (e) => [...e.querySelectorAll(".mechproof-figure div")].some((d) => d.style.display !== "none" && d.textContent === name)).length""", name)
+    assert marked >= 2                                                   # the claim and the ladder over all models
+
+
 def test_the_guides_links_open_what_they_say(page):
     """Each address in the guide for reading groups sets every control of its figure."""
     open_chapter(page, "reading_group")

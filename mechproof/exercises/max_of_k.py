@@ -16,6 +16,7 @@ from ..figures.max_of_k import NAMED_IDS
 from ..figures.max_of_k_walk import Story
 from ..max_of_k.cubic import Tables
 from ..max_of_k.paths import Paths
+from ..proof import names
 from ..proof.bound import Bound
 from ..proof.family import Model
 from ..proof.product_bounds import RUNGS, row_range
@@ -23,7 +24,7 @@ from ..proof.rounding import Ball
 from . import by_hand, holes
 from .checking import exercise, expect, whole
 
-SVD = NAMED_IDS["rank-r QK, rest by singular value"]
+SVD, EXACT_QK = (NAMED_IDS[names.SCORES[way].label] for way in ("svd", "exact_EQKE+max_diff_exact"))
 
 
 @cache
@@ -58,7 +59,7 @@ def share_of_the_largest(answer: float) -> str:
 def right_and_open(answer: Sequence[int]) -> str:
     """An input that the network answers rightly and the exact QK proof leaves open."""
     tokens = [int(t) for t in answer]
-    expect(not bound(NAMED_IDS["exact QK"]).covers(tokens), "The proof certifies this one; come closer to the maximum.")
+    expect(not bound(EXACT_QK).covers(tokens), "The proof certifies this one; come closer to the maximum.")
     expect(mp.prove(network(), "exact").covers(tokens), "The network is wrong here, so that no proof may certify it.")
     return "Not certified is not wrong: the proof had to take this input with others of its group."
 

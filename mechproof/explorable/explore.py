@@ -50,6 +50,52 @@ SCRIPT = """
     show();
     root.scrollIntoView();
   }
+  let here = [], chosen = "", mark = () => {};
+  if (data.names.length) {
+    const frame = root.querySelector(".mechproof-figure");
+    const put = (css) => {
+      const made = frame.appendChild(document.createElement("div"));
+      made.style.cssText = "position:absolute;display:none;pointer-events:none;" + css;
+      return (i, text) => {
+        made.style.display = i < 0 ? "none" : "";
+        if (i < 0) return;
+        made.style.left = image.offsetLeft + here[i + 1] / 1000 * image.clientWidth + "px";
+        made.style.top = image.offsetTop + here[i + 2] / 1000 * image.clientHeight + "px";
+        made.textContent = text;
+      };
+    };
+    const ring = put("box-sizing:border-box;width:16px;height:16px;margin:-8px;border:3px solid #D55E00;"
+                     + "border-radius:50%;");
+    const label = "background:#fff;color:#111;border:1px solid #767676;border-radius:4px;padding:0 .4em;"
+                  + "font-size:.85em;";
+    const tip = put(label + "margin:10px 0 0 10px;"), said = put(label + "margin:-2em 0 0 10px;");
+    const near = (e) => {
+      const box = image.getBoundingClientRect(), set = here;
+      let best = 196, found = -1;
+      for (let i = 0; i < set.length; i += 3) {
+        const dx = e.clientX - box.left - set[i + 1] / 1000 * box.width;
+        const dy = e.clientY - box.top - set[i + 2] / 1000 * box.height;
+        if (dx * dx + dy * dy < best) [best, found] = [dx * dx + dy * dy, i];
+      }
+      return found;
+    };
+    const name = (i) => (i < 0 ? "" : data.names[here[i]]);
+    mark = () => {
+      const at = here.findIndex((x, i) => i % 3 === 0 && data.names[x] === chosen);
+      ring(at, "");
+      said(at, chosen);
+      tip(-1, "");
+    };
+    frame.style.position = "relative";
+    image.addEventListener("pointermove", (e) => { const i = near(e); tip(i, name(i)); });
+    image.addEventListener("pointerleave", () => tip(-1, ""));
+    image.addEventListener("click", (e) => {
+      document.dispatchEvent(new CustomEvent("mechproof-point", { detail: name(near(e)) }));
+    });
+    document.addEventListener("mechproof-point", (e) => { chosen = e.detail; mark(); });
+    addEventListener("resize", () => mark());
+    here = data.points[data.settings[controls.reduce((at, c, i) => at * data.sizes[i] + Number(c.value), 0)].points];
+  }
   const to = (b) => [b.parentElement.querySelector("input"), Number(b.dataset.by)];
   const steps = [...root.querySelectorAll("[data-by]")];
   steps.forEach((b) => b.addEventListener("click", () => {
@@ -75,6 +121,8 @@ SCRIPT = """
     image.src = "data:image/svg+xml," + encodeURIComponent(svg);
     image.alt = state.alt;
     root.querySelector("[data-headline]").textContent = state.headline;
+    here = data.points[state.points];
+    mark();
   }
   controls.forEach((c) => c.addEventListener("input", () => { show(); link(); }));
   if (onSite) { follow(); addEventListener("load", follow); addEventListener("hashchange", follow); }
@@ -109,6 +157,7 @@ class Explorer(TwoFaces):
             self._figures.append(plots.new_figure(self.height))
         figure = self._figures[0]
         figure.clear()
+        figure.named = []
         with plots.house():
             headline, alt = self.draw(figure, **setting)
             return plots.svg(figure), headline, alt
@@ -146,19 +195,23 @@ class Explorer(TwoFaces):
         lines: dict[str, int] = {}
         frames: dict[tuple[int, ...], int] = {}
         states, first = [], None
-        drawn: dict[tuple, tuple[str, str, str]] = {}
+        drawn: dict[tuple, tuple[tuple[str, str, str], int]] = {}
+        points = Points()
         for setting in settings:
             idle = [i for i, name in enumerate(self.controls) if name in self.idle(**setting)]
             moved = tuple((i, value) for i, value in enumerate(setting.values()) if i not in idle)
-            drawn[moved] = svg, headline, alt = drawn.get(moved) or self.frame(**setting)
+            if moved not in drawn:
+                drawn[moved] = self.frame(**setting), points.add(plots.named_points(self._figures[0]))
+            (svg, headline, alt), placed = drawn[moved]
             packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
             states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline,
-                           "alt": alt, "idle": idle})
+                           "alt": alt, "idle": idle, "points": placed})
             if setting == dict(self.start):
                 first = (svg, headline, alt, idle)
         alts = {"sizes": [len(o) for o in self.controls.values()],
                 "labels": [list(o.values()) for o in self.controls.values()],
-                "values": [list(map(str, o)) for o in self.controls.values()], "settings": states}
+                "values": [list(map(str, o)) for o in self.controls.values()], "settings": states,
+                "names": list(points.names), "points": list(points.sets)}
         return self._element(first, _json(alts), _json({"lines": list(lines), "frames": list(frames)}))
 
     def _element(self, first: tuple, alts: str, payload: str) -> str:
@@ -180,6 +233,19 @@ class Explorer(TwoFaces):
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
+
+
+class Points:
+    """Sets of named points, each set once, a point as the number of its name and its place."""
+
+    def __init__(self):
+        self.names: dict[str, int] = {}
+        self.sets: dict[tuple[int, ...], int] = {}
+
+    def add(self, points: Iterable[tuple[str, int, int]]) -> int:
+        """The number of this set."""
+        flat = tuple(n for name, x, y in points for n in (self.names.setdefault(name, len(self.names)), x, y))
+        return self.sets.setdefault(flat, len(self.sets))
 
 
 def _button(by: int, disabled: bool) -> str:

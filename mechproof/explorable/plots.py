@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -50,9 +51,20 @@ def _once(marks: re.Match) -> str:
     return f"<g{marks[2]}>\n{marks[0].replace(marks[2], '')}</g>\n"
 
 
-def dots(axes: Axes, x, y, size: float, color: str, alpha: float = 1) -> None:
-    """Points without an outline, of so many square points: what a scatter draws, in less text."""
+def dots(axes: Axes, x, y, size: float, color: str, alpha: float = 1, names: Iterable[str] = ()) -> None:
+    """Points without an outline, of so many square points: what a scatter draws, in less text.
+    Those with names say them on a page when pointed at."""
     axes.plot(x, y, "o", markersize=size**0.5, color=color, alpha=alpha, markeredgewidth=0, zorder=1)
+    axes.figure.named = [*getattr(axes.figure, "named", ()), *((axes, *point) for point in zip(names, x, y))]
+
+
+def named_points(figure: Figure) -> list[tuple[str, int, int]]:
+    """Every named point with its place in thousandths of the figure, from the left and from the top."""
+    found = []
+    for axes, name, x, y in getattr(figure, "named", ()):
+        across, up = figure.transFigure.inverted().transform(axes.transData.transform((x, y)))
+        found.append((name, round(1000 * across), round(1000 * (1 - up))))
+    return found
 
 
 def image(text: str, alt: str, style: str = "") -> str:

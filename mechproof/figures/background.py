@@ -13,10 +13,9 @@ import mechproof as mp
 from ..explorable import plots
 from ..explorable.explore import Explorer, explore
 from ..max_of_k.paths import Paths
-from ..proof import cost, proving
+from ..proof import cost, names, proving
 from ..proof.bound import short
 from ..proof.family import Model
-from ..proof.names import STRATEGIES
 from ..proof.rounding import Ball
 from .max_of_k import NAMED_IDS
 from .pieces import NOTE, bars, choice
@@ -24,7 +23,8 @@ from .pieces import NOTE, bars, choice
 PRODUCTS = ("mm", "bmm", "mv", "dot")
 KINDS = {"matrix products": plots.QK, "sums and products of entries": "#56B4E9", "comparisons, sorts": plots.EU,
          "exponentials": plots.OV, "lists and counts": plots.NOISE}
-OFFERED = ("exact QK", "rank-r QK, rest by singular value", "quadratic QK", "cubic")
+OFFERED = [names.SCORES[way].label for way in ("exact_EQKE+max_diff_exact", "svd", "max_diff_subproduct_recursive")]
+OFFERED.append(names.STRATEGIES["cubic"].label)
 
 
 def kind_of(operation: str) -> str:
@@ -53,7 +53,7 @@ def by_kind(model: Model, id: str) -> dict[str, int]:
 def length_by_operation(model: Model, proof: str = "exact") -> Explorer:
     """What the checks of several proofs do, by kind of operation."""
     offered = {NAMED_IDS[label]: label for label in OFFERED}
-    offered |= {id: STRATEGIES[id].label for id in ("separable", "exact")}
+    offered |= {id: names.STRATEGIES[id].label for id in ("separable", "exact")}
 
     spent = cache(lambda id: by_kind(model, id))
     most = max(max(spent(id).values()) for id in offered)

@@ -61,6 +61,10 @@ class Survey:
         limit = self.presets[id].parameters
         return [r for r in RANKS if r <= limit["rank"].high] if "rank" in limit else []
 
+    def called(self, bound: Bound) -> str:
+        """What readers know a bound's strategy as."""
+        return self.presets[bound.strategy.partition(":")[0]].label
+
     def everything(self) -> list[Bound]:
         """Every preset but brute force, at its defaults."""
         return [self.bound(id) for id in self.presets if id != "brute_force"]
@@ -91,7 +95,7 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     def draw(figure, strategy: str, rank: int):
         path = [survey.bound(strategy, r) for r in survey.ranks(strategy)]
         bound = survey.bound(strategy, rank if path else None)
-        axes = proofs(figure, survey.everything(), path, bound, point, survey.truth)
+        axes = proofs(figure, survey.everything(), path, bound, point, survey.truth, called=survey.called)
         plots.flops_axis(axes, low, high)
         share_axis(axes)
         label = next(name for name, id in named.items() if id == strategy)
@@ -124,7 +128,8 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
         for i, (name, label) in enumerate((("accuracy_lower_bound", "inputs certified"),
                                            ("unexplained_dimensions", "unexplained dimensions"))):
             axes = figure.add_axes((0.1 + 0.5 * i, 0.16, 0.39, 0.68))
-            plots.dots(axes, [b.flops for b in points], [getattr(b, name) for b in points], 18, plots.PALE)
+            plots.dots(axes, [b.flops for b in points], [getattr(b, name) for b in points], 18, plots.PALE,
+                       names=map(survey.called, points))
             choice(axes, [chosen.flops], [getattr(chosen, name)], size=11)
             plots.flops_axis(axes, min(b.flops for b in points) / 1.4, max(b.flops for b in points) * 1.5, "FLOP")
             if i:
@@ -299,7 +304,7 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         found = best_of(bounds, [named[strategy]])
         ratio, of_truth = [ratios[name] for name in found.index], (found / truth[found.index]).tolist()
-        plots.dots(axes, ratio, of_truth, 16, plots.QK, 0.55)
+        plots.dots(axes, ratio, of_truth, 16, plots.QK, 0.55, found.index)
         axes.set_xscale("log")
         plots.log_ticks(axes, lambda x, _: f"{x:g}")
         axes.set_ylim(0, 1.05)

@@ -73,7 +73,8 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
 
     def draw(figure, strategy: str, rank: int):
         path = [(strategy, r) for r in survey.ranks]
-        axes = proofs(figure, points, path, (strategy, rank), place, survey.truth, LIFTED)
+        axes = proofs(figure, points, path, (strategy, rank), place, survey.truth, LIFTED,
+                      lambda step: f"{LABELS[step[0]]}, rank {step[1]}")
         in_a_sentence(figure, names.RUNGS[strategy].says)
         plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
         missing_axis(axes, survey.truth / 2)

@@ -72,7 +72,7 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     def draw(figure, strategy: str, rank: int):
         path = paths[strategy]
         bound = proved.bound(strategy, rank if path else None)
-        axes = proofs(figure, papers, path, bound, missing, truth, LIFTED)
+        axes = proofs(figure, papers, path, bound, missing, truth, LIFTED, proved.papers.called)
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
         for id, mine in zip(proved.ids, ours):

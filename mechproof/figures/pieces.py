@@ -37,10 +37,12 @@ def choice(axes: Axes, x: float | Sequence[float], y: float | Sequence[float], s
 
 
 def proofs(figure: Figure, cloud: Iterable[T], path: Sequence[T], chosen: T, at: Callable[[T], Point],
-           truth: float, place: tuple[float, ...] = (0.11, 0.16, 0.86, 0.71)) -> Axes:
-    """Certified share against length, each proof where `at` says: all pale, a path that a control walks, the choice."""
-    axes = figure.add_axes(place)
-    plots.dots(axes, *zip(*map(at, cloud)), 20, plots.PALE)
+           truth: float, place: tuple[float, ...] = (0.11, 0.16, 0.86, 0.71),
+           called: Callable[[T], str] | None = None) -> Axes:
+    """Certified share against length, each proof where `at` says: all pale, a path that a control walks, the choice.
+    Where `called` gives them names they say them when pointed at."""
+    axes, cloud = figure.add_axes(place), list(cloud)
+    plots.dots(axes, *zip(*map(at, cloud)), 20, plots.PALE, names=map(called, cloud) if called else ())
     truth_line(axes, truth)
     axes.plot([at(b)[0] for b in path], [at(b)[1] for b in path], color=plots.QK, linewidth=1.3, marker=".")
     choice(axes, *at(chosen))
@@ -58,13 +60,17 @@ def bars(axes: Axes, lengths: Mapping[str, float], texts: Iterable[str], colours
     axes.grid(False, axis="y")
 
 
-def strips(axes: Axes, columns: Mapping[str, Sequence[float]],
-           said: Callable[[float], str] = "{:.1f}".format) -> dict[str, float]:
-    """All points pale and the median strong, one strip a column; returns the medians."""
+def strips(axes: Axes, columns: Mapping[str, Sequence[float]], said: Callable[[float], str] = "{:.1f}".format,
+           names: Sequence[str] = ()) -> dict[str, float]:
+    """All points pale and the median strong, one strip a column, each point with its name if it has one;
+    returns the medians."""
     mid = {name: median(values) for name, values in columns.items()}
     for i, (name, values) in enumerate(columns.items()):
+        values = list(values)
         spread = [i + 0.6 * (j / max(len(values) - 1, 1) - 0.5) for j in range(len(values))]
-        plots.dots(axes, spread, sorted(values), 8, plots.NOISE, 0.5)
+        order = sorted(range(len(values)), key=lambda at: values[at])
+        plots.dots(axes, spread, [values[at] for at in order], 8, plots.NOISE, 0.5,
+                   [names[at] for at in order if names])
         axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=plots.QK, linewidth=3)
         axes.annotate(said(mid[name]), (i + 0.36, mid[name]), (0, -3), ha="left", **NOTE)
     axes.set_xticks(range(len(columns)), list(columns))
