@@ -191,3 +191,40 @@ def test_what_the_background_pages_say():
             assert max(off) <= radius and len(off) == 20
     assert 0.001 < 1 - cos(2 * pi / 113) < 0.002
     assert 1000 < sum(x.numel() for x in mp.load("max-of-4/0").tensors.values()) < 10_000
+
+
+def test_a_walks_picture_says_what_its_check_says():
+    """At every setting of the page, and on other networks: a group passes where no line crosses zero, and the lines that are drawn
+    are above all others everywhere; what the picture would not show the sentence says."""
+    import torch
+
+    from mechproof.figures import max_of_k_walk as walk
+    for name, settings in (("max-of-4/0", [(r, g) for r in walk.RANKS for g in walk.GAPS]), ("max-of-4/17", [(1, 7), (1, 3), (8, 3)])):
+        story = walk.Story(mp.load(name))
+        votes, _ = walk.SKELETON.pieces(story.paths, story.advice(1), 1)
+        L, R, a = votes.L.mid[story.m], votes.R.mid[story.m], torch.linspace(0, 1, 5001).double()[:, None]
+        wrong = torch.arange(story.v) != story.m
+        drawn = story.lines[:, 1] + a * (story.lines[:, 2] - story.lines[:, 1])
+        assert ((L + a * R)[:, wrong].amax(1) - drawn.amax(1)).abs().max() < 1e-9
+        for rank, gap in settings:
+            group, (lo, hi) = story.group(rank, gap), story.group(rank, gap).attention
+            lines = story.lines[:, 1:] + group.line
+            crosses = max(float((lines[:, 0] + end * (lines[:, 1] - lines[:, 0])).max()) for end in (lo, hi)) >= 0
+            assert not (group.passes and crosses), (name, rank, gap)
+
+
+def test_controls_that_are_off_change_nothing():
+    """A page draws once for all values of a control that is off; drawn anew at each of them, the frame is the same to the byte."""
+    from mechproof.figures import max_of_k, max_of_k_walk, noise_limits, noise_walk, past_the_paper, pizza_quadrature, pizza_walk
+    model, noise = mp.load("max-of-4/0"), noise_limits.Survey(mp.load("max-of-4/0"), 0)
+    explorers = [max_of_k.tradeoff(max_of_k.Survey(model), "cubic", 1), past_the_paper.frontier(past_the_paper.Proofs(model), "exact", 8),
+                 max_of_k_walk.a_proof(model), noise_walk.a_row(noise, "norms", 1),
+                 pizza_walk.a_pair(pizza_quadrature.Survey(mp.load("pizza-31/1")))]
+    for explorer in explorers:
+        tried = 0
+        for setting in explorer.settings()[:: max(1, len(explorer.settings()) // 12)]:
+            for name in explorer.idle(**setting):
+                other = list(explorer.controls[name])[-1 if setting[name] != list(explorer.controls[name])[-1] else 0]
+                assert explorer.frame(**setting) == explorer.frame(**setting | {name: other}), (explorer.name, setting, name)
+                tried += 1
+        assert tried > 2, explorer.name

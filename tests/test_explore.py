@@ -235,7 +235,7 @@ def test_coordinates_are_coarse_and_words_are_not():
     axes.set_title("99.958712% of 0.0012345")
     text = plots.svg(figure)
     assert "99.958712% of 0.0012345" in text
-    assert not [tag for tag in re.findall(r"<[^>]+>", text) if re.search(r"\.\d{4}", tag)]
+    assert not [tag for tag in re.findall(r"<[^>]+>", text) if re.search(r"\.\d{3}", tag)]
 
 
 def test_named_points_stand_where_they_are_drawn():
@@ -244,7 +244,8 @@ def test_named_points_stand_where_they_are_drawn():
 
     def draw(figure, shift: int, other: int):
         axes = figure.add_axes((0.1, 0.2, 0.8, 0.6))
-        plots.dots(axes, [0.0, 1.0 + shift], [0.0, 1.0], 20, "red", names=["first", "second"])
+        plots.dots(axes, [0.0, 1.0 + shift], [0.0, 1.0], 20, "red")
+        plots.name_points(axes, [0.0, 1.0 + shift, 9.0], [0.0, 1.0, 1.0], ["first", "second", "outside of what is shown"])
         axes.set_xlim(0, 4)
         axes.set_ylim(0, 2)
         return f"shift {shift}", f"Two named dots, shift {shift}, other {other}, for a test of places."

@@ -114,15 +114,20 @@ def test_every_control_moves_its_figure_from_end_to_end(page, chapter):
 def test_asking_about_typed_tokens_agrees_with_the_library(page):
     import mechproof as mp
     from mechproof.figures import max_of_k as figures
+    from mechproof.figures.ask import Ask
     bound = mp.prove(mp.load("max-of-4/0"), figures.NAMED_IDS["exact QK"])
     open_chapter(page)
-    ask = page.locator("[data-ask]")
-    for text in ("3 41 17 29", "3, 41, 40, 29", "41 41 41 41", "0 0 0 0", "63 62 61 60", "5 5 9 9"):
+    ask, answers = page.locator("[data-ask]"), set()
+    for text in ("3 41 17 29", "3, 41, 40, 29", "41 41 41 41", "0 0 0 0", "63 62 61 60", "5 5 9 9", "7 5 6 2", "5 5 5 0"):
         ask.locator("input").fill(text)
         answer = ask.locator("[data-answer]").inner_text()
         case = bound.why([int(t) for t in text.replace(",", " ").split()])
         assert answer.startswith("Certified") == case.covered
+        says = ask.locator("[data-network]").inner_text()                # the network's own answer, from float32 tables
+        assert says == Ask(bound, [3, 41, 17, 29]).network(text)
+        answers.add((case.covered, "which is right" in says))
         assert case.reason.split(" needs")[0].split(", all")[0] in answer
+    assert answers == {(True, True), (False, True), (False, False)}      # not certified is not wrong, and wrong is not certified
     ask.locator("input").fill("1 2 99 4")
     assert ask.locator("[data-answer]").inner_text().startswith("Give 4 whole numbers from 0 to 63")
 

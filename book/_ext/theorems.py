@@ -11,6 +11,7 @@ import argparse
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -32,6 +33,7 @@ def documented(path: Path):
     yield from inside(ast.parse(path.read_text()), "")
 
 
+@cache
 def who_says() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """{title: names of what computes it} and {title: tests that attack it}."""
     code, tests = defaultdict(list), defaultdict(list)

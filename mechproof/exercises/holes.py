@@ -24,65 +24,51 @@ def tables_of(model: Model) -> Tables:
     return Tables(**{name: getattr(paths, name).mid for name in ("A", "EU", "OV", "PV")})
 
 
-def worst_line(t: Tables, q: int, m: int, a: float, smaller: Tensor) -> float:
-    """The largest wrong minus right at attention a to the maximum, others at their worst vote."""
-    L = t.EU[q] - t.EU[q, m] + (t.PV - t.PV[:, m : m + 1]).amax(0)
-    R = t.OV[m] - t.OV[m, m]
-    line = L + a * R + (1 - a) * smaller
-    return float(line[torch.arange(len(line)) != m].max())
+def free_gaps(m: int, tokens: Sequence[int]) -> list[int]:
+    """The gaps below the maximum m in which none of these tokens lies."""
+    return [gap for gap in range(1, m + 1) if not any(m - gap < k < m for k in tokens)]
 
 
-def attention(t: Tables, q: int, m: int, copies: int, others: int, difference: float) -> float:
-    """To the maximum, if every other token scores so much less."""
-    return float(copies / (copies + others * torch.exp(torch.tensor(-difference))))
+def votes(t: Tables, m: int, gap: int) -> Tensor:
+    """What tokens at most m - gap vote for every answer less what for m, [k, x]."""
+    return t.OV[: m - gap + 1] - t.OV[: m - gap + 1, m : m + 1]
+
+
+def ends(t: Tables, tokens: Sequence[int], gap: int) -> tuple[float, float]:
+    """Attention to the maximum if all others scored like the best, or like the worst, of the tokens at most m - gap."""
+    q, m = tokens[-1], max(tokens)
+    below, copies = t.A[q, : m - gap + 1], tokens.count(m)
+    share = lambda end: float(copies / (copies + (len(tokens) - copies) * (end - t.A[q, m]).exp()))
+    return share(below.max()), share(below.min())
+
+
+def no_answer_wins(t: Tables, tokens: Sequence[int], a: float, smaller: Tensor) -> bool:
+    """Whether wrong minus right is negative for every wrong answer, at attention a to the maximum with these votes."""
+    q, m = tokens[-1], max(tokens)
+    L, R = t.EU[q] - t.EU[q, m] + (t.PV - t.PV[:, m : m + 1]).amax(0), t.OV[m] - t.OV[m, m]
+    wrong = torch.arange(len(L)) != m
+    return bool(((L + a * R + (1 - a) * smaller)[wrong] < 0).all())
 
 
 def proof_1(t: Tables, tokens: Sequence[int]) -> bool:
-    """Certified if some gap below the maximum is free of the tokens before the query, and no wrong answer can win."""
-    *before, q = tokens
+    """Certified if a gap is free of the tokens before the query, and at both ends of the attention no answer wins."""
     m = max(tokens)
-    copies, others = tokens.count(m), len(tokens) - tokens.count(m)
-    for gap in range(1, m + 1):
-        if any(m - gap < k < m for k in before):
-            continue
-        below = t.A[q, : m - gap + 1]
-        differences = float(t.A[q, m] - below.max()), float(t.A[q, m] - below.min())
-        worst = (t.OV[: m - gap + 1] - t.OV[: m - gap + 1, m : m + 1]).amax(0)
-        ends = [attention(t, q, m, copies, others, d) for d in differences]
-        if all(worst_line(t, q, m, a, worst) < 0 for a in ends):
-            return True
-    return False
+    return any(all(no_answer_wins(t, tokens, a, votes(t, m, gap).amax(0)) for a in ends(t, tokens, gap))
+               for gap in free_gaps(m, tokens[:-1]))
 
 
 def proof_2(t: Tables, tokens: Sequence[int]) -> bool:
-    """Certified if some gap below the maximum is free, and with the least attention to it no wrong answer can win."""
-    q, m = tokens[-1], max(tokens)
-    copies, others = tokens.count(m), len(tokens) - tokens.count(m)
-    for gap in range(1, m + 1):
-        if any(m - gap < k < m for k in tokens):
-            continue
-        below = t.A[q, : m - gap + 1]
-        worst = (t.OV[: m - gap + 1] - t.OV[: m - gap + 1, m : m + 1]).amax(0)
-        least = attention(t, q, m, copies, others, float(t.A[q, m] - below.max()))
-        if worst_line(t, q, m, least, worst) < 0:
-            return True
-    return False
+    """Certified if some gap is free, and with the least attention to the maximum no answer wins."""
+    m = max(tokens)
+    return any(no_answer_wins(t, tokens, ends(t, tokens, gap)[0], votes(t, m, gap).amax(0))
+               for gap in free_gaps(m, tokens))
 
 
 def proof_3(t: Tables, tokens: Sequence[int]) -> bool:
-    """Certified if some gap below the maximum is free, and at both ends of the attention no wrong answer can win."""
-    q, m = tokens[-1], max(tokens)
-    copies, others = tokens.count(m), len(tokens) - tokens.count(m)
-    for gap in range(1, m + 1):
-        if any(m - gap < k < m for k in tokens):
-            continue
-        below = t.A[q, : m - gap + 1]
-        differences = float(t.A[q, m] - below.max()), float(t.A[q, m] - below.min())
-        worst = (t.OV[: m - gap + 1] - t.OV[: m - gap + 1, m : m + 1]).mean(0)
-        ends = [attention(t, q, m, copies, others, d) for d in differences]
-        if all(worst_line(t, q, m, a, worst) < 0 for a in ends):
-            return True
-    return False
+    """Certified if some gap is free, and at both ends of the attention no answer wins."""
+    m = max(tokens)
+    return any(all(no_answer_wins(t, tokens, a, votes(t, m, gap).mean(0)) for a in ends(t, tokens, gap))
+               for gap in free_gaps(m, tokens))
 
 
 def network(number: int) -> Model:

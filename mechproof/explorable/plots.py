@@ -51,19 +51,24 @@ def _once(marks: re.Match) -> str:
     return f"<g{marks[2]}>\n{marks[0].replace(marks[2], '')}</g>\n"
 
 
-def dots(axes: Axes, x, y, size: float, color: str, alpha: float = 1, names: Iterable[str] = ()) -> None:
-    """Points without an outline, of so many square points: what a scatter draws, in less text.
-    Those with names say them on a page when pointed at."""
+def dots(axes: Axes, x, y, size: float, color: str, alpha: float = 1) -> None:
+    """Points without an outline, of so many square points: what a scatter draws, in less text."""
     axes.plot(x, y, "o", markersize=size**0.5, color=color, alpha=alpha, markeredgewidth=0, zorder=1)
+
+
+def name_points(axes: Axes, x: Iterable[float], y: Iterable[float], names: Iterable[str]) -> None:
+    """Points that say their names on a page when pointed at."""
     axes.figure.named = [*getattr(axes.figure, "named", ()), *((axes, *point) for point in zip(names, x, y))]
 
 
 def named_points(figure: Figure) -> list[tuple[str, int, int]]:
-    """Every named point with its place in thousandths of the figure, from the left and from the top."""
+    """Every named point that can be seen, with its place in thousandths of the figure, from the left and the top."""
     found = []
     for axes, name, x, y in getattr(figure, "named", ()):
-        across, up = figure.transFigure.inverted().transform(axes.transData.transform((x, y)))
-        found.append((name, round(1000 * across), round(1000 * (1 - up))))
+        place = axes.transData.transform((x, y))
+        if axes.bbox.padded(3).contains(*place):
+            across, up = figure.transFigure.inverted().transform(place)
+            found.append((name, round(1000 * across), round(1000 * (1 - up))))
     return found
 
 
@@ -126,7 +131,8 @@ def token_map(axes: Axes, table, title: str, rows: str, columns: str, limit: flo
     axes.set_title(title)
     axes.set_xlabel(columns)
     axes.set_ylabel(rows)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(False)
     colorbar = axes.figure.colorbar(image, ax=axes, ticks=[-limit, 0, limit], pad=0.02)
     colorbar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"])

@@ -12,7 +12,6 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -20,6 +19,10 @@ from ..explorable.faces import STYLE, TwoFaces, element
 from ..max_of_k.paths import Paths
 from ..proof.bound import Bound
 from ..proof.family import InputError, check_tokens
+from .pieces import answered, best_but
+
+TABLES = ("A", "B", "EU", "OV", "PV")       # in float32 they answer; they certify nothing
+CLOSE = 0.005                               # logits that two printed decimals do not tell apart, and float32 may not
 
 SCRIPT = """
 (function () {
@@ -37,6 +40,7 @@ SCRIPT = """
       (x, t, p) => x + alpha[p] / sum * (OV[t * v + i] + PV[p * v + i]), 0));
     const m = Math.max(...tokens), others = logits.map((x, i) => (i === m ? -Infinity : x));
     const second = others.indexOf(Math.max(...others)), lead = logits[m] - logits[second];
+    if (Math.abs(lead) < CLOSE) return "The network has " + m + " and " + second + " next to alike.";
     const by = Math.abs(lead).toFixed(2) + " logits ";
     return lead > 0 ? "The network answers " + m + ", which is right, " + by + "ahead of " + second + "."
       : "The network answers " + second + ", which is wrong: " + m + " is " + by + "behind.";
@@ -85,29 +89,23 @@ class Ask(TwoFaces):
         return (f"Ask about any input of {self.bound.model}; {list(self.start)}: "
                 f"{self.answer(text)} {self.network(text)}")
 
-    @cached_property
-    def tables(self) -> dict[str, torch.Tensor]:
-        """The five tables in float32: they answer, they certify nothing."""
-        paths = Paths(self.bound.case.model)
-        return {name: getattr(paths, name).mid.float() for name in ("A", "B", "EU", "OV", "PV")}
-
     def network(self, text: str) -> str:
         """What the network itself answers to tokens typed with spaces or commas; nothing if they cannot be read."""
         try:
             tokens = check_tokens([int(t) for t in text.replace(",", " ").split()], self.bound.case.model.sizes)
         except (InputError, ValueError):
             return ""
-        tables, m = {name: x.double() for name, x in self.tables.items()}, max(tokens)
-        alpha = (tables["A"][tokens[-1], tokens] + tables["B"][tokens[-1]]).softmax(0)
-        logits = tables["EU"][tokens[-1]] + alpha @ (tables["OV"][tokens] + tables["PV"])
-        second = int(logits.scatter(0, torch.tensor(m), -torch.inf).argmax())
+        (_, logits), m = answered(Paths(self.bound.case.model), tokens), max(tokens)
+        second = best_but(logits, m)
         lead = float(logits[m] - logits[second])
+        if abs(lead) < CLOSE:
+            return f"The network has {m} and {second} next to alike."
         return (f"The network answers {m}, which is right, {lead:.2f} logits ahead of {second}." if lead > 0 else
                 f"The network answers {second}, which is wrong: {m} is {-lead:.2f} logits behind.")
 
     def groups(self) -> str:
         """Gap and certified margin of every group (q, m, n) and the network's tables, as JSON with base64 arrays."""
-        claims, case = self.bound.case.claims, self.bound.case
+        claims, case, paths = self.bound.case.claims, self.bound.case, Paths(self.bound.case.model)
         v, _, n_ctx = claims.gaps.shape
         margins = torch.zeros(v, v, n_ctx, dtype=torch.float64)
         q, m, n, _ = claims.rows.unbind(1)
@@ -119,7 +117,7 @@ class Ask(TwoFaces):
                               single.nextafter(torch.tensor(-torch.inf)), single)
         pack = lambda array, kind: base64.b64encode(array.numpy().astype(kind).tobytes()).decode()
         return json.dumps({"K": n_ctx, "v": v, "gaps": pack(claims.gaps, "<u2"), "margins": pack(rounded, "<f4"),
-                           "tables": {name: pack(x, "<f4") for name, x in self.tables.items()}})
+                           "tables": {name: pack(getattr(paths, name).mid, "<f4") for name in TABLES}})
 
     def html(self) -> str:
         text, size = " ".join(map(str, self.start)), 3 * len(self.start) + 12
@@ -127,7 +125,7 @@ class Ask(TwoFaces):
                   f'data-lm-suppress-shortcuts="true" size="{size}"></label>'
                   f'<p data-answer aria-live="polite" style="{STYLE["headline"]}">{html.escape(self.answer(text))}</p>'
                   f'<p data-network aria-live="polite">{self.network(text)}</p>')
-        return element("ask", inside, {"groups": self.groups()}, SCRIPT)
+        return element("ask", inside, {"groups": self.groups()}, SCRIPT.replace("CLOSE", str(CLOSE)))
 
     def widget(self):
         """The same with core ipywidgets and the library itself."""

@@ -18,7 +18,7 @@ from ..proof.bound import short
 from ..proof.family import Model
 from ..proof.rounding import Ball
 from .max_of_k import NAMED_IDS
-from .pieces import NOTE, bars, choice
+from .pieces import NOTE, answered, bars, best_but, choice
 
 PRODUCTS = ("mm", "bmm", "mv", "dot")
 KINDS = {"matrix products": plots.QK, "sums and products of entries": "#56B4E9", "comparisons, sorts": plots.EU,
@@ -85,9 +85,8 @@ def by_paths(model: Model, tokens: str = "3 41 17 29") -> Explorer:
     def draw(figure, tokens: str):
         t = torch.tensor(inputs[tokens])
         q, m = int(t[-1]), int(t.max())
-        alpha = (paths.A.mid[q, t] + paths.B.mid[q]).softmax(0)
-        logits = paths.EU.mid[q] + alpha @ (paths.OV.mid[t] + paths.PV.mid)
-        best = int(logits.scatter(0, torch.tensor(m), -torch.inf).argmax())
+        alpha, logits = answered(paths, inputs[tokens])
+        best = best_but(logits, m)
         lead = lambda x: x[..., m] - x[..., best]
         parts = {f"direct path of {q}": float(lead(paths.EU.mid[q]))}
         for p in range(K):

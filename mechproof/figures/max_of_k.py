@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from statistics import mean, median, stdev
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 
 import mechproof as mp
 
@@ -22,7 +23,7 @@ from ..max_of_k.subcubic import HANDLINGS, Skeleton
 from ..proof import names
 from ..proof.bound import Bound, digits_lo, percent_lo, share_lo, short
 from ..proof.family import Model
-from .pieces import NOTE, bars, choice, point, proofs, share_axis, strips, truth_line
+from .pieces import NOTE, Point, bars, choice, point, proofs, share_axis, strips, truth_line
 
 RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PAPER = ("brute_force", "cubic", "subcubic")          # families of the paper's 102
@@ -61,9 +62,10 @@ class Survey:
         limit = self.presets[id].parameters
         return [r for r in RANKS if r <= limit["rank"].high] if "rank" in limit else []
 
-    def called(self, bound: Bound) -> str:
-        """What readers know a bound's strategy as."""
-        return self.presets[bound.strategy.partition(":")[0]].label
+    def name_points(self, axes: Axes, at: Callable[[Bound], Point]) -> None:
+        """Every preset, where it stands, says what readers know it as."""
+        called = [self.presets[bound.strategy.partition(":")[0]].label for bound in self.everything()]
+        plots.name_points(axes, *zip(*map(at, self.everything())), called)
 
     def everything(self) -> list[Bound]:
         """Every preset but brute force, at its defaults."""
@@ -95,7 +97,8 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
     def draw(figure, strategy: str, rank: int):
         path = [survey.bound(strategy, r) for r in survey.ranks(strategy)]
         bound = survey.bound(strategy, rank if path else None)
-        axes = proofs(figure, survey.everything(), path, bound, point, survey.truth, called=survey.called)
+        axes = proofs(figure, survey.everything(), path, bound, point, survey.truth)
+        survey.name_points(axes, point)
         plots.flops_axis(axes, low, high)
         share_axis(axes)
         label = next(name for name, id in named.items() if id == strategy)
@@ -128,8 +131,9 @@ def all_strategies(survey: Survey, start: Skeleton) -> Explorer:
         for i, (name, label) in enumerate((("accuracy_lower_bound", "inputs certified"),
                                            ("unexplained_dimensions", "unexplained dimensions"))):
             axes = figure.add_axes((0.1 + 0.5 * i, 0.16, 0.39, 0.68))
-            plots.dots(axes, [b.flops for b in points], [getattr(b, name) for b in points], 18, plots.PALE,
-                       names=map(survey.called, points))
+            at = lambda b, name=name: (b.flops, getattr(b, name))
+            plots.dots(axes, *zip(*map(at, points)), 18, plots.PALE)
+            survey.name_points(axes, at)
             choice(axes, [chosen.flops], [getattr(chosen, name)], size=11)
             plots.flops_axis(axes, min(b.flops for b in points) / 1.4, max(b.flops for b in points) * 1.5, "FLOP")
             if i:
@@ -168,7 +172,7 @@ def path_maps(model: Model) -> Explorer:
             return f"Scores rise from one key token to the next in {100 * rising:.0f}% of steps"
         if path == "B":
             share = (maps["B"][1].amax(1) - maps["B"][1].amin(1)).mean() / (A.amax(1) - A.amin(1)).mean()
-            return f"Positions move a query's scores {100 * float(share):.0f}% as far as tokens do"
+            return f"Positions move a query's scores {100 * float(share):.2g}% as far as tokens do"
         if path == "OV":
             itself = int((OV.argmax(1) == torch.arange(len(OV))).sum())
             return f"An attended token votes for itself first in {itself} of {len(OV)} cases"
@@ -304,7 +308,8 @@ def noise_costs(bounds: pd.DataFrame, ratios: Mapping[str, float]) -> Explorer:
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         found = best_of(bounds, [named[strategy]])
         ratio, of_truth = [ratios[name] for name in found.index], (found / truth[found.index]).tolist()
-        plots.dots(axes, ratio, of_truth, 16, plots.QK, 0.55, found.index)
+        plots.dots(axes, ratio, of_truth, 16, plots.QK, 0.55)
+        plots.name_points(axes, ratio, of_truth, found.index)
         axes.set_xscale("log")
         plots.log_ticks(axes, lambda x, _: f"{x:g}")
         axes.set_ylim(0, 1.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import comb
+from math import ceil, comb
 
 import torch
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ from ..max_of_k.paths import Paths
 from ..max_of_k.subcubic import Claims, Skeleton
 from ..proof.bound import Bound, digits_lo, of_inputs, percent_lo, short_int
 from ..proof.family import Advice, Model
-from .pieces import NOTE, against_trying, choice, trying
+from .pieces import NOTE, against_trying, answered, best_but, choice, trying
 
 RANKS = (0, 1, 2, 4, 8, 16)
 GAPS = range(1, 11)
@@ -82,20 +82,19 @@ class Story:
     @cached_property
     def lines(self) -> Tensor:
         """L_m[i] + a R_m[i] at a = 0 and a = 1, of the wrong tokens that are worst somewhere between:
-        [i, (token, 0, 1)]."""
+        [i, (token, 0, 1)].  From one crossing of two lines to the next the order does not change."""
         votes, _ = SKELETON.pieces(self.paths, self.advice(1), 1)
         L, R = votes.L.mid[self.m], votes.R.mid[self.m]
         L[self.m] = -torch.inf
-        worst = (L + torch.linspace(0, 1, 201)[:, None] * R).argmax(1).unique()
+        crossings = ((L - L[:, None]) / (R[:, None] - R)).flatten()
+        ends = torch.cat([torch.tensor([0.0, 1.0]), crossings[(crossings > 0) & (crossings < 1)]]).sort().values
+        worst = (L + (ends[1:] + ends[:-1])[:, None] / 2 * R).argmax(1).unique()
         return torch.stack([worst.double(), L[worst], (L + R)[worst]], 1)
 
 
 def one_input(story: Story, figure) -> tuple[str, str]:
     """Attention as bars over the tokens, votes as bars over the answers."""
-    paths, tokens, q = story.paths, torch.tensor(story.tokens), story.q
-    scores = paths.A.mid[q, tokens] + paths.B.mid[q]
-    alpha = scores.softmax(0)
-    logits = paths.EU.mid[q] + alpha @ (paths.OV.mid[tokens] + paths.PV.mid)
+    (alpha, logits), q = answered(story.paths, story.tokens), story.q
     left, right = figure.add_axes((0.13, 0.17, 0.3, 0.68)), figure.add_axes((0.53, 0.17, 0.44, 0.68))
     left.barh(range(story.K), alpha, color=plots.QK, height=0.62)
     left.set_yticks(range(story.K), [*map(str, story.tokens[:-1]), f"{q} (query)"])
@@ -107,16 +106,17 @@ def one_input(story: Story, figure) -> tuple[str, str]:
     plots.percent_axis(left.xaxis, f"attention under the query {q}")
     left.set_title("It looks at")
     answer = int(logits.argmax())
-    second = int(logits.scatter(0, torch.tensor(answer), -torch.inf).argmax())
+    second = best_but(logits, answer)
     right.bar(range(story.v), logits - logits.mean(), color=plots.PALE, width=0.8)
     right.bar(answer, logits[answer] - logits.mean(), color=plots.OV, width=0.8)
     right.set_xlabel("possible answer")
     right.set_ylabel("logit, less the mean")
     right.set_title(f"It answers {answer}")
-    looked = alpha[tokens == story.m].sum()
+    looked = alpha[torch.tensor(story.tokens) == story.m].sum()
     lead = float(logits[answer] - logits[second])
     said = (f"Of {', '.join(map(str, story.tokens))} the network gives {digits_lo(100 * float(looked), 1)}% of its "
-            f"attention to {story.m}, copies it, and answers {answer}, {lead:.1f} logits ahead of {second}")
+            f"attention to {story.m}{', copies it,' if answer == story.m else ''} and answers {answer}, {lead:.1f} "
+            f"logits ahead of {second}")
     return said, f"Left: bars of attention. Right: bars of logits over {story.v} answers. {said}."
 
 
@@ -175,8 +175,7 @@ def understanding(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     left.set_xlim(-1, m + 1)
     left.set_xlabel("key token")
     left.set_ylabel(f"score, less that of {m}")
-    slack = f"{group.slack:.0f}" if group.slack >= 10 else f"{group.slack:.2g}"
-    left.set_title(f"Rank {rank}: each difference known to ± {slack}")
+    left.set_title(f"Rank {rank}: each difference known to ± {ceil(10 * group.slack) / 10:g}")
     lo, hi = group.attention
     right.bar(0, lo, color=plots.QK, width=0.6)
     right.bar(0, hi - lo, bottom=lo, facecolor="none", edgecolor=plots.QK, hatch="////", width=0.6, linewidth=0.8)
@@ -185,7 +184,7 @@ def understanding(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     right.set_ylim(-0.02, 1.02)
     plots.percent_axis(right.yaxis, f"attention to {m}")
     right.set_title(f"≥ {digits_lo(100 * lo, 1)}%", fontsize=10)
-    near = (f"every other score stays {-worst:.1f} below that of {m}" if worst < 0
+    near = (f"every other score stays {digits_lo(-worst, 1)} below that of {m}" if worst < 0
             else f"another score might be {worst:.1f} above that of {m}")
     said = (f"At rank {rank} {near}: in all {short_int(story.members(gap))} inputs {m} gets at least "
             f"{digits_lo(100 * lo, 1)}% of the attention")
@@ -211,18 +210,20 @@ def pass_or_fail(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
         axes.annotate(f"answer {int(story.lines[i, 0])}", (1, place), (4, -3), color="#666666", **NOTE)
     axes.annotate(f"{len(lines)} of {story.v - 1} wrong answers: the others stay below these", (0, 0), (6, 8),
                   xycoords="axes fraction", color="#666666", **NOTE)
-    end = int(at[worst].argmax())
+    end, crosses = int(at[worst].argmax()), float(at.max()) >= 0
     axes.plot([lo, hi][end], at[worst, end], "o", color=plots.EU if group.passes else plots.OV, markersize=10, zorder=4)
     axes.set_xlim(0, 1)
     plots.percent_axis(axes.xaxis, f"attention to {story.m} (shaded: what it can be)")
     axes.set_ylabel("wrong minus right, logits")
     at_all = f"at rank {rank} and gap {gap}"
     axes.set_title(f"Pass {at_all}: every wrong answer stays below" if group.passes
-                   else f"Fail {at_all}: a wrong answer might win")
+                   else f"Fail {at_all}" + (": a wrong answer might win" if crosses else ", though no line crosses"))
     name = int(story.lines[worst, 0])
+    fails = (f"{name} might beat {story.m}, for all that rank {rank} and gap {gap} know" if crosses else
+             "no line crosses, but the proof tests one curve above all of them, and that does")
     said = (f"Pass: in each of the {short_int(story.members(gap))} inputs {story.m} wins by at least "
             f"{digits_lo(group.margin, 1)} logits; the hardest wrong answer is {name}" if group.passes else
-            f"Fail: {name} might beat {story.m}, for all that rank {rank} and gap {gap} know; the group stays open")
+            f"Fail: {fails}; the group stays open")
     return said, (f"Lines of the worst wrong answers over the attention to {story.m}; what it can be, {lo:.3f} to "
                   f"{hi:.3f}, is shaded. {said}.")
 

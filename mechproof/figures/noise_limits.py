@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil
 from statistics import mean, stdev
 
 import pandas as pd
@@ -21,7 +22,7 @@ from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import labels
 from ..proof.product_bounds import RUNGS
-from .pieces import LIFTED, NOTE, choice, in_a_sentence, missing_axis, proofs, truth_line
+from .pieces import NOTE, choice, in_a_sentence, missing_axis, proofs, truth_line
 
 LABELS, NULLS, PEELS = map(labels, (names.RUNGS, names.NULLS, names.PEELS))
 RANKS = (0, 1, 2, 4, 8, 16, 32)
@@ -73,9 +74,9 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
 
     def draw(figure, strategy: str, rank: int):
         path = [(strategy, r) for r in survey.ranks]
-        axes = proofs(figure, points, path, (strategy, rank), place, survey.truth, LIFTED,
-                      lambda step: f"{LABELS[step[0]]}, rank {step[1]}")
-        in_a_sentence(figure, names.RUNGS[strategy].says)
+        axes = proofs(figure, points, path, (strategy, rank), place, survey.truth)
+        in_a_sentence(axes, names.RUNGS[strategy].says)
+        plots.name_points(axes, *zip(*map(place, points)), (f"{LABELS[rung]}, rank {r}" for rung, r in points))
         plots.flops_axis(axes, low / 1.3, high * 1.3, "operations spent on the scores (FLOP)")
         missing_axis(axes, survey.truth / 2)
         bound = survey.bound(strategy, rank)
@@ -198,6 +199,7 @@ def replaced(survey: Survey, rank: int) -> Explorer:
         axes.grid(False, axis="y")
         axes.set_xlabel("inputs wrong, or not certified (log scale)")
         moved = max(abs(shares[kind] - shares["itself"]) for kind in found[rank] if kind != "itself")
+        moved = ceil(1e6 * moved) / 1e6                                  # at most: rounded up
         axes.set_title(f"Replacing it moves at most {100 * moved:.4f} points")
         listed = ", ".join(f"{name} {share_lo(share, 3)} percent" for name, share in shares.items())
         worst = shares["itself"] - shares[f"pessimal: {LABELS['spectral']}"]

@@ -130,7 +130,8 @@ def looseness(results: Mapping) -> Explorer:
             found = [step["rungs"][rung] | {"looseness": step["rungs"][rung]["bound"] / step["mean"]} for step in steps]
             shares = [f["correct"] / row["total"] for f, row in zip(found, rows)]
             x, y = [f[against_what] for f in found], [max(1 - share, 1e-5) for share in shares]
-            plots.dots(axes, x, y, 7, plots.NOISE, 0.35, (row["name"] for row in rows))
+            plots.dots(axes, x, y, 7, plots.NOISE, 0.35)
+            plots.name_points(axes, x, y, (row["name"] for row in rows))
             axes.plot(median(x), median(y), "D", color=plots.QK, markersize=8, markeredgecolor="white")
             axes.annotate(str(i), (median(x), median(y)), (7, 4 if i % 2 else -11), annotation_clip=False, **NOTE)
             figure.text(0.72, 0.86 - 0.052 * i, f"{i}  {LABELS[rung]}", fontsize=8.5)

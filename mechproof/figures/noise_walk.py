@@ -25,7 +25,8 @@ class Story:
         self.survey, v, K = survey, survey.model.sizes["d_vocab"], survey.model.sizes["n_ctx"]
         self.q, self.m = round(0.453 * v), round(0.641 * v)
         self.others = [round(0.594 * v), *[round(0.27 * v)] * (K - 3)] if K > 2 else []
-        self.A = Paths(survey.model).A.mid[self.q]
+        paths = Paths(survey.model)
+        self.A, self.B, self.tokens = paths.A.mid[self.q], paths.B.mid[self.q], [*self.others, self.m, self.q]
         self.known = lru_cache(None)(self._known)
         self.split = survey.split
 
@@ -40,8 +41,8 @@ class Story:
 
     def least(self, own: torch.Tensor, off: float) -> float:
         """Attention to the maximum if every other score of the input is that much higher."""
-        others = torch.tensor([*self.others, self.q])
-        return float(1 / (1 + (own[others] - own[self.m] + off).exp().sum()))
+        others = torch.tensor(self.tokens) != self.m
+        return float((own[self.tokens] + self.B + off * others).softmax(0)[~others].sum())
 
 
 def one_row(story: Story, figure, rank: int) -> tuple[str, str]:
@@ -114,7 +115,7 @@ def band(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
 def opponent(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     """Attention to the maximum: in the network, with the rest left out, with the worst rest that is not excluded."""
     axes, known = figure.add_axes((0.3, 0.17, 0.64, 0.68)), story.known(strategy, rank)
-    tokens = ", ".join(map(str, [*story.others, story.m, story.q]))
+    tokens = ", ".join(map(str, story.tokens))
     own = known.table.mid[story.q]
     shares = {"the network": story.least(story.A, 0.0), "the rest left out": story.least(own, 0.0),
               "the worst rest allowed": story.least(own, story.off(strategy, rank))}

@@ -22,7 +22,7 @@ from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
 from ..zoo import tables
 from .max_of_k import Survey
-from .pieces import LIFTED, NOTE, in_a_sentence, missing, missing_axis, proofs, trying
+from .pieces import NOTE, in_a_sentence, missing, missing_axis, proofs, trying
 
 RANKS = (0, 2, 4, 8, 12, 16, 20, 24, 32)
 OURS = labels(STRATEGIES, ("separable-small", "separable-grouped", "separable", "exact", "monte_carlo", "compact-gram",
@@ -72,7 +72,8 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     def draw(figure, strategy: str, rank: int):
         path = paths[strategy]
         bound = proved.bound(strategy, rank if path else None)
-        axes = proofs(figure, papers, path, bound, missing, truth, LIFTED, proved.papers.called)
+        axes = proofs(figure, papers, path, bound, missing, truth)
+        proved.papers.name_points(axes, missing)
         plots.flops_axis(axes, low, high)
         missing_axis(axes, truth / 2)
         for id, mine in zip(proved.ids, ours):
@@ -84,7 +85,7 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
         name = OURS[strategy] + (f", rank {rank}" if path else "")
         axes.set_title(f"{name.capitalize()}: {percent_lo(bound.correct, bound.total)}; Gross et al. at "
                        f"best {percent_lo(best.correct, best.total)}")
-        in_a_sentence(figure, STRATEGIES[strategy].says)
+        in_a_sentence(axes, STRATEGIES[strategy].says)
         note = NOTE | {"ha": "right"}
         known = f"{proved.papers.truth_label} accuracy {proved.papers.truth_said}"
         axes.annotate(known, (high, truth), (-4, 4), **note)

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeVar
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from torch import Tensor
 
 import mechproof as mp
 
 from ..explorable import plots
+from ..max_of_k.paths import Paths
 from ..proof.bound import Bound, short
 from ..proof.family import InputError, Model
 from ..zoo import tables
 
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}                  # of words beside a point
-
-LIFTED = (0.11, 0.24, 0.86, 0.63)                                        # a place with room for a sentence below
 
 Point = tuple[float, float]
 T = TypeVar("T")
@@ -37,12 +38,10 @@ def choice(axes: Axes, x: float | Sequence[float], y: float | Sequence[float], s
 
 
 def proofs(figure: Figure, cloud: Iterable[T], path: Sequence[T], chosen: T, at: Callable[[T], Point],
-           truth: float, place: tuple[float, ...] = (0.11, 0.16, 0.86, 0.71),
-           called: Callable[[T], str] | None = None) -> Axes:
-    """Certified share against length, each proof where `at` says: all pale, a path that a control walks, the choice.
-    Where `called` gives them names they say them when pointed at."""
-    axes, cloud = figure.add_axes(place), list(cloud)
-    plots.dots(axes, *zip(*map(at, cloud)), 20, plots.PALE, names=map(called, cloud) if called else ())
+           truth: float) -> Axes:
+    """Certified share against length, each proof where `at` says: all pale, a path that a control walks, the choice."""
+    axes = figure.add_axes((0.11, 0.16, 0.86, 0.71))
+    plots.dots(axes, *zip(*map(at, cloud)), 20, plots.PALE)
     truth_line(axes, truth)
     axes.plot([at(b)[0] for b in path], [at(b)[1] for b in path], color=plots.QK, linewidth=1.3, marker=".")
     choice(axes, *at(chosen))
@@ -69,8 +68,8 @@ def strips(axes: Axes, columns: Mapping[str, Sequence[float]], said: Callable[[f
         values = list(values)
         spread = [i + 0.6 * (j / max(len(values) - 1, 1) - 0.5) for j in range(len(values))]
         order = sorted(range(len(values)), key=lambda at: values[at])
-        plots.dots(axes, spread, [values[at] for at in order], 8, plots.NOISE, 0.5,
-                   [names[at] for at in order if names])
+        plots.dots(axes, spread, [values[at] for at in order], 8, plots.NOISE, 0.5)
+        plots.name_points(axes, spread, sorted(values), [names[at] for at in order if names])
         axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=plots.QK, linewidth=3)
         axes.annotate(said(mid[name]), (i + 0.36, mid[name]), (0, -3), ha="left", **NOTE)
     axes.set_xticks(range(len(columns)), list(columns))
@@ -126,6 +125,19 @@ def against_trying(axes: Axes, flops: float, brute: float, every: str) -> None:
     axes.set_title(f"Operations: 1/{brute / flops:.0f}", fontsize=9.5)
 
 
-def in_a_sentence(figure: Figure, says: str) -> None:
-    """What the chosen thing is, at the foot of the figure."""
-    figure.text(0.11, 0.015, textwrap.fill(says, 105), color="#666666", fontsize=8.5)
+def in_a_sentence(axes: Axes, says: str) -> None:
+    """What the chosen thing is, at the foot of the figure, which is made room for."""
+    axes.set_position((0.11, 0.24, 0.86, 0.63))
+    axes.figure.text(0.11, 0.015, textwrap.fill(says, 105), color="#666666", fontsize=8.5)
+
+
+def answered(paths: Paths, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """What the network makes of one input: attention to each position, and the logits, [p] and [x]."""
+    t, q = torch.as_tensor(tokens), int(tokens[-1])
+    alpha = (paths.A.mid[q, t] + paths.B.mid[q]).softmax(0)
+    return alpha, paths.EU.mid[q] + alpha @ (paths.OV.mid[t] + paths.PV.mid)
+
+
+def best_but(logits: Tensor, answer: int) -> int:
+    """The largest of the others."""
+    return int(logits.scatter(0, torch.tensor(answer), -torch.inf).argmax())

@@ -21,7 +21,7 @@ from ..pizza.wheel import pairs
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
-from .pieces import LIFTED, NOTE, bars, choice, in_a_sentence, point, proofs, share_axis, strips, truth_line
+from .pieces import NOTE, bars, choice, in_a_sentence, point, proofs, share_axis, strips, truth_line
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
@@ -61,8 +61,8 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
 
     def draw(figure, strategy: str, rank: int):
         bound, truth = survey.bound(strategy, rank), survey.brute.accuracy_lower_bound
-        axes = proofs(figure, chain(*paths.values()), paths[strategy], bound, point, truth, LIFTED)
-        in_a_sentence(figure, STRATEGIES[strategy].says)
+        axes = proofs(figure, chain(*paths.values()), paths[strategy], bound, point, truth)
+        in_a_sentence(axes, STRATEGIES[strategy].says)
         axes.plot([survey.brute.flops], [truth], "D", color=plots.TRUTH, markersize=7)
         axes.annotate(trying, (survey.brute.flops, truth), (0, -16), ha="center", **NOTE)
         share_axis(axes, "pairs certified")
@@ -351,13 +351,13 @@ def t_of_all(rows: Sequence[Mapping]) -> plots.Picture:
         truth_line(axes, amplitude.flattest()[0])
         axes.annotate("flattest floor", (len(groups) - 0.5, amplitude.flattest()[0]), (0, 4), ha="right", **NOTE)
         axes.axhline(amplitude.balance(), color=plots.EU, linestyle=":", linewidth=1.2)
-        axes.annotate("balance", (len(groups) - 0.5, amplitude.balance()), (0, -12), ha="right", **NOTE)
+        axes.annotate("balance", (-0.6, amplitude.balance()), (0, -12), color=plots.EU, **NOTE)
         axes.set_xticks(range(len(groups)), [name.removeprefix("pizza-").replace("-", "\n", 1) for name in groups],
                         fontsize=8.5)
         axes.set_ylabel("t of a key's neurons")
         everything = [t for r in rows for t in of_keys(r)]
-        under = sum(t < amplitude.flattest()[0] for t in everything) / len(everything)
-        axes.set_title(f"{100 * under:.0f}% of the keys stay below the flattest point")
+        under = sum(t < amplitude.flattest()[0] for t in everything)
+        axes.set_title(f"{percent_lo(under, len(everything))} of the keys stay below the flattest point")
     return plots.Picture(figure, f"t over {len(everything)} keys of {len(rows)} models: median "
                                  f"{median(everything):.3f}, flattest {amplitude.flattest()[0]}.")
 

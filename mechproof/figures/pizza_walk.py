@@ -14,7 +14,7 @@ from ..explorable.walk import walk
 from ..pizza import fourier
 from ..pizza.wheel import pairs
 from ..proof.bound import Bound, digits_lo, percent_lo, short_int
-from .pieces import NOTE, against_trying, choice
+from .pieces import NOTE, against_trying, best_but, choice
 from .pizza_quadrature import SHARP, SOFT, Survey
 
 RANKS = (4, 6, 12)
@@ -164,7 +164,7 @@ def adding_up(story: Story, figure, difference: int) -> tuple[str, str]:
         if name != "logits":
             axes.set_xticks([])
     best = int(logits.argmax())
-    second = int(logits.scatter(0, torch.tensor(best), -torch.inf).argmax())
+    second = best_but(logits, best)
     choice(axes, best, float(logits[best]), size=9)
     lead = float(logits[best] - logits[second])
     axes.set_xlabel("possible answer")

@@ -122,7 +122,8 @@ def _chosen(axes, mine: pd.DataFrame) -> str:
     """The chosen proofs as points, with their mean and a band that holds four fifths of them;
     what they come to in words."""
     shares = mine.accuracy_lower_bound
-    plots.dots(axes, mine.flops, shares, 16, plots.QK, 0.5, mine.model)
+    plots.dots(axes, mine.flops, shares, 16, plots.QK, 0.5)
+    plots.name_points(axes, mine.flops, shares, mine.model)
     axes.axhspan(shares.quantile(0.1), shares.quantile(0.9), color=plots.QK, alpha=0.12, linewidth=0)
     axes.plot([mine.flops.median()], [shares.mean()], "D", color=plots.CHOICE, markersize=9, markeredgecolor="black")
     number = f"{len(mine)} models" if len(mine) > 1 else "1 model"

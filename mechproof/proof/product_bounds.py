@@ -99,7 +99,6 @@ def root_hi(G: Float[Ball, "a a"]) -> Float[Ball, ""]:
 
     Theorem *Spectral rung*: lambda_1 <= tr(G^(2^j))^(1/2^j).  G is rescaled before each squaring; a numerical
     eigenvalue would prove nothing.  Complexity: O(j a^3).
-    Theorem: *Spectral rung*.
     """
     scales = []
     for _ in range(SQUARINGS):
