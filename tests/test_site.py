@@ -312,10 +312,10 @@ def test_the_site_can_be_searched_offline(browser):
 
 def test_figures_can_be_read_on_a_phone(browser):
     page = browser.new_page(viewport={"width": 390, "height": 800})
-    for name in EXPLORERS:
+    for name in PAGES:
         open_chapter(page, name)
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
-        assert page.locator("[data-explorer] img").first.bounding_box()["width"] >= 450
+        assert name not in EXPLORERS or page.locator("[data-explorer] img").first.bounding_box()["width"] >= 450
     page.close()
 
 

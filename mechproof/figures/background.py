@@ -178,7 +178,7 @@ def errors_and_radii(numbers: str = "mixed signs") -> Explorer:
         axes.set_ylim(1e-18, 1e-7)
         axes.set_xlabel("how many numbers are added")
         axes.set_ylabel("distance from the exact sum")
-        axes.set_title(f"The radius is {min(worst):.2g} to {max(worst):.2g} times the largest error seen")
+        axes.set_title(f"The radius is {short(min(worst))} to {short(max(worst))} times the largest error seen")
         said = {n: (max(off_by(numbers, n)[0]), off_by(numbers, n)[1]) for n in sizes}
         listed = "; ".join(f"{n} numbers: largest error {off:.2g}, radius {r:.2g}" for n, (off, r) in said.items())
         beyond = sum(x > off_by(numbers, n)[1] for n in sizes for x in off_by(numbers, n)[0])
