@@ -319,6 +319,11 @@ def test_figures_can_be_read_on_a_phone(browser):
     page.close()
 
 
+def test_no_page_names_the_folder_that_it_was_built_in():
+    for path in SITE.rglob("*.html"):
+        assert str(SITE.parent.parent) not in path.read_text(), path.name
+
+
 def test_paper_shows_the_setting_that_was_chosen(page):
     open_chapter(page, "past_the_paper")
     explorer = page.locator("[data-explorer]").first
