@@ -10,6 +10,7 @@ import pytest
 
 from mechproof.explorable import faces, plots
 from mechproof.explorable.explore import explore
+from mechproof.explorable.narrow import WIDTH, narrow
 from mechproof.proof.family import InputError
 
 
@@ -43,9 +44,9 @@ def test_the_page_puts_together_what_was_drawn():
     """Every frame, unpacked as the script does it, is the drawing of its setting, line for line."""
     explorer = toy()
     html = explorer.html()
-    settings, stored = payload(html, "data-alts")["settings"], payload(html, "data-frames")
-    for setting, state in zip(explorer.settings(), settings):
-        runs = stored["frames"][state["frame"]]
+    stored = payload(html, "data-frames")
+    for setting, (frame, _) in zip(explorer.settings(), stored["at"]):
+        runs = stored["frames"][frame]
         lines = [line for at in range(0, len(runs), 2) for line in stored["lines"][runs[at] : runs[at] + runs[at + 1]]]
         assert lines == explorer.frame(**setting)[0].splitlines()
 
@@ -68,9 +69,10 @@ def test_marks_that_say_their_style_once_are_the_same_marks(monkeypatch):
 
 def test_idle_controls_are_those_without_effect():
     """What `idle` declares is what the frames show: along an idle control nothing changes."""
-    settings = payload(toy().html(), "data-alts")["settings"]
+    html = toy().html()
+    settings, at = payload(html, "data-alts")["settings"], payload(html, "data-frames")["at"]
     for start in (0, 4):
-        same = len({s["frame"] for s in settings[start : start + 4]}) == 1
+        same = len({frame for frame, _ in at[start : start + 4]}) == 1
         assert all((1 in s["idle"]) == same for s in settings[start : start + 4])
 
 
@@ -250,7 +252,45 @@ def test_named_points_stand_where_they_are_drawn():
         axes.set_ylim(0, 2)
         return f"shift {shift}", f"Two named dots, shift {shift}, other {other}, for a test of places."
 
-    data = payload(explore(draw, shift=[0, 1], other=[0, 1]).html(), "data-alts")
+    data = payload(explore(draw, shift=[0, 1], other=[0, 1]).html(), "data-frames")
     assert data["names"] == ["first", "second"] and len(data["points"]) == 2
     assert data["points"][0] == [0, 100, 800, 1, 300, 500] and data["points"][1] == [0, 100, 800, 1, 500, 500]
-    assert [s["points"] for s in data["settings"]] == [0, 0, 1, 1]
+    assert [points for _, points in data["at"]] == [0, 0, 1, 1]
+
+
+def test_for_a_phone_panels_stand_below_one_another_and_all_words_are_on_the_picture():
+    """Two panels with long words, a legend beside them and a line below: laid out anew nothing leaves the figure."""
+    figure = plots.new_figure()
+    with plots.house():
+        left, right = figure.add_axes((0.1, 0.17, 0.3, 0.68)), figure.add_axes((0.6, 0.17, 0.2, 0.68))
+        for axes in (left, right):
+            axes.plot(range(5), label="a line with a rather long name that explains what it is")
+            axes.set_title("A finding that takes more words than a narrow panel has room for, at any size")
+            axes.set_xlabel("how far something may be off, on an axis with a long label (thousands)")
+            axes.set_xticks(range(0, 5), [f"{10**9 + i:,}" for i in range(5)])
+        right.legend(loc="center left", bbox_to_anchor=(1.03, 0.5))
+        left.annotate("a remark that is long enough to need two lines", (0, 3))
+        figure.text(0.1, 0.01, "What stands below the panels says in a whole sentence what the choice above does to them.")
+        narrow(figure)
+        figure.draw_without_rendering()
+        renderer = figure._get_renderer()
+        assert figure.get_figwidth() == WIDTH and left.get_position().y0 > right.get_position().y1
+        assert abs(left.get_position().width - right.get_position().width) < 0.1 and right.get_position().width > 0.6
+        words = [*figure.texts, *left.texts, right.get_legend(), *(t for a in (left, right) for t in (a._left_title, a.xaxis.label))]
+        boxes = [text.get_window_extent(renderer) for text in words]
+        assert all(figure.bbox.padded(1).contains(*corner) for box in boxes for corner in (box.min, box.max))
+        titles = [box for box in boxes if box.y1 < figure.bbox.y1 and box.height > 20]
+        assert titles, "a long title was not broken"
+        shown = [tick.label1.get_window_extent(renderer) for tick in left.xaxis.get_major_ticks() if tick.label1.get_visible()]
+        assert 2 <= len(shown) < 5 and all(a.x1 < b.x0 for a, b in zip(shown, shown[1:]))
+
+
+def test_the_drawings_for_phones_have_the_settings_of_the_page():
+    """Same settings in the same order, other drawings; the script is named as the element, so that neither outlives the other."""
+    explorer = toy()
+    name, script = explorer.narrow_script()
+    drawings, page = json.loads(script[script.index("= {\"") + 2 : -2]), payload(explorer.html(), "data-frames")
+    assert f'id="{name}"' in explorer.html() and f'["{name}"] = ' in script
+    assert [frame for frame, _ in drawings["at"]] == [frame for frame, _ in page["at"]]
+    width = lambda stored: float(re.search(r'viewBox="0 0 ([\d.]+)', "\n".join(stored["lines"]))[1])
+    assert width(page) == 72 * plots.WIDTH and width(drawings) == round(72 * WIDTH, 2)

@@ -1,10 +1,10 @@
 """One call, two faces: live widgets in a notebook, a self-contained element on a page.
 
 Problem: sliders made for a kernel do nothing on a static page.  Idea: draw every setting once, keep the frames
-as runs of a table of distinct SVG lines inside one `text/html` output, and let forty lines of script swap
-the picture, its numbers and its alt text.  Where a kernel is attached the same `draw` answers core ipywidgets
-(live.py). On a site the address carries the setting of the control that was moved last,
-`#tradeoff?strategy=cubic&rank=1`.
+as runs of a table of distinct SVG lines inside one `text/html` output, and let a short script swap the picture,
+its numbers and its alt text.  On a phone a site loads the same settings laid out for it (narrow.py).  Where a
+kernel is attached the same `draw` answers core ipywidgets (live.py).  On a site the address carries the setting of
+the control that was moved last, `#tradeoff?strategy=cubic&rank=1`.
 
     def draw(figure, strategy, rank):            # draws, returns (headline, alt text)
         ...
@@ -19,6 +19,7 @@ import html
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -26,15 +27,17 @@ from matplotlib.figure import Figure
 
 from ..proof.family import InputError
 from . import plots
-from .faces import STYLE, TwoFaces, element
+from .faces import STYLE, TwoFaces, element, named
 from .live import Live
+from .narrow import narrow
 
 MAX_FRAMES = 400
 
 SCRIPT = """
 (function () {
   const root = document.getElementById("ID"), data = JSON.parse(root.querySelector("[data-alts]").textContent);
-  const frames = JSON.parse(root.querySelector("[data-frames]").textContent);
+  const wide = JSON.parse(root.querySelector("[data-frames]").textContent), phone = matchMedia("(max-width: 500px)");
+  let frames = wide;
   const controls = [...root.querySelectorAll("[data-control]")], image = root.querySelector("img");
   const onSite = !document.querySelector(".jp-Notebook");
   function link() {
@@ -50,8 +53,9 @@ SCRIPT = """
     show();
     root.scrollIntoView();
   }
+  const at = () => controls.reduce((at, c, i) => at * data.sizes[i] + Number(c.value), 0);
   let here = [], chosen = "", mark = () => {};
-  if (data.names.length) {
+  if (wide.names.length) {
     const frame = root.querySelector(".mechproof-figure");
     const put = (css) => {
       const made = frame.appendChild(document.createElement("div"));
@@ -79,9 +83,9 @@ SCRIPT = """
       }
       return found;
     };
-    const name = (i) => (i < 0 ? "" : data.names[here[i]]);
+    const name = (i) => (i < 0 ? "" : frames.names[here[i]]);
     mark = () => {
-      const at = here.findIndex((x, i) => i % 3 === 0 && data.names[x] === chosen);
+      const at = here.findIndex((x, i) => i % 3 === 0 && frames.names[x] === chosen);
       ring(at, "");
       said(at, chosen);
       tip(-1, "");
@@ -94,7 +98,7 @@ SCRIPT = """
     });
     document.addEventListener("mechproof-point", (e) => { chosen = e.detail; mark(); });
     addEventListener("resize", () => mark());
-    here = data.points[data.settings[controls.reduce((at, c, i) => at * data.sizes[i] + Number(c.value), 0)].points];
+    here = frames.points[frames.at[at()][1]];
   }
   const to = (b) => [b.parentElement.querySelector("input"), Number(b.dataset.by)];
   const steps = [...root.querySelectorAll("[data-by]")];
@@ -104,9 +108,7 @@ SCRIPT = """
     slider.dispatchEvent(new Event("input"));
   }));
   function show() {
-    let at = 0;
-    controls.forEach((c, i) => { at = at * data.sizes[i] + Number(c.value); });
-    const state = data.settings[at];
+    const state = data.settings[at()], [frame, points] = frames.at[at()];
     controls.forEach((c, i) => {
       c.disabled = state.idle.includes(i);
       const label = data.labels[i][Number(c.value)];
@@ -115,17 +117,39 @@ SCRIPT = """
       if (out) out.textContent = label;
     });
     steps.forEach((b) => { const [s, by] = to(b); b.disabled = Number(s.value) === Number(by < 0 ? s.min : s.max); });
-    const runs = frames.frames[state.frame], lines = [];
+    const runs = frames.frames[frame], lines = [];
     for (let i = 0; i < runs.length; i += 2) lines.push(...frames.lines.slice(runs[i], runs[i] + runs[i + 1]));
     const svg = lines.join("\\n");
     image.src = "data:image/svg+xml," + encodeURIComponent(svg);
     image.alt = state.alt;
     root.querySelector("[data-headline]").textContent = state.headline;
-    here = data.points[state.points];
+    here = frames.points[points];
     mark();
   }
+  function fit() {
+    const narrow = (window.mechproofNarrow || {})[root.id];
+    if (phone.matches && !narrow) return load();
+    frames = phone.matches ? narrow : wide;
+    root.toggleAttribute("data-narrow", phone.matches);
+    show();
+  }
+  const seen = new IntersectionObserver((entries) => {
+    if (!entries.some((e) => e.isIntersecting)) return;
+    seen.disconnect();
+    const script = document.createElement("script");
+    script.src = "../_static/narrow/" + root.id + ".js";
+    script.onload = fit;
+    document.head.append(script);
+  }, { rootMargin: "800px" });
+  const load = () => seen.observe(root);
   controls.forEach((c) => c.addEventListener("input", () => { show(); link(); }));
-  if (onSite) { follow(); addEventListener("load", follow); addEventListener("hashchange", follow); }
+  if (onSite) {
+    follow();
+    addEventListener("load", follow);
+    addEventListener("hashchange", follow);
+    if (phone.matches) fit();
+    phone.addEventListener("change", fit);
+  }
 })();
 """
 
@@ -151,15 +175,17 @@ class Explorer(TwoFaces):
         """What an address calls it: the function that made the drawing."""
         return self.draw.__qualname__.partition(".")[0]
 
-    def frame(self, **setting) -> tuple[str, str, str]:
+    def frame(self, layout: Callable[[Figure], None] = lambda figure: None, /, **setting) -> tuple[str, str, str]:
         """(svg, headline, alt text) at one setting; the figure is reused from frame to frame."""
         if not self._figures:
             self._figures.append(plots.new_figure(self.height))
         figure = self._figures[0]
         figure.clear()
+        figure.set_size_inches(plots.WIDTH, self.height)
         figure.named = []
         with plots.house():
             headline, alt = self.draw(figure, **setting)
+            layout(figure)
             return plots.svg(figure), headline, alt
 
     def settings(self) -> list[dict[str, Any]]:
@@ -182,43 +208,59 @@ class Explorer(TwoFaces):
     def _picture(self, svg: str, headline: str, alt: str) -> str:
         hint = f'<p style="{STYLE["hint"]}"><b>What to try.</b> {html.escape(self.hint)}</p>' if self.hint else ""
         # what follows stays where it is while a picture is changed
-        steady = f"aspect-ratio:7.2/{self.height};"
+        steady = f"aspect-ratio:{plots.WIDTH}/{self.height};"
         return (f'<p data-headline aria-live="polite" style="{STYLE["headline"]}">{html.escape(headline)}</p>'
                 f"{plots.image(svg, alt, steady)}{hint}")
 
     def html(self) -> str:
         """The self-contained element.  Complexity: one drawing a setting.  Errors: InputError above 400 settings."""
+        data, idle = self._data, self._idle(self.start)
+        controls = "".join(self._control(i, control, i in idle) for i, control in enumerate(self.controls))
+        inside = f'<div style="{STYLE["controls"]}">{controls}</div>{self._picture(*self.frame(**self.start))}'
+        return element("explorer", inside, data, SCRIPT.replace("NAME", self.name))
+
+    @cached_property
+    def _data(self) -> dict[str, str]:
+        """What the script reads: the words of every setting, and its drawings."""
+        states, frames = self._drawn()
+        alts = {"sizes": [len(o) for o in self.controls.values()],
+                "labels": [list(o.values()) for o in self.controls.values()],
+                "values": [list(map(str, o)) for o in self.controls.values()], "settings": states}
+        return {"alts": _json(alts), "frames": _json(frames)}
+
+    def narrow_script(self) -> tuple[str, str]:
+        """The element's name, and a script with the same settings drawn for a phone, which a page loads when needed."""
+        name = named("explorer", self._data)
+        return name, f"(window.mechproofNarrow ||= {{}})[{_json(name)}] = {_json(self._drawn(narrow)[1])};\n"
+
+    def _idle(self, setting: Mapping[str, Any]) -> list[int]:
+        """The places of the controls without effect at a setting."""
+        off = self.idle(**setting)
+        return [i for i, name in enumerate(self.controls) if name in off]
+
+    def _drawn(self, layout: Callable[[Figure], None] = lambda figure: None) -> tuple[list[dict], dict]:
+        """Headline, alt text and idle controls of every setting; its frames as runs of lines, its named points."""
         settings = self.settings()
         if len(settings) > MAX_FRAMES:
             raise InputError(f"explorer has {len(settings)} settings; at most {MAX_FRAMES} fit a page: "
                              "offer fewer values")
         lines: dict[str, int] = {}
         frames: dict[tuple[int, ...], int] = {}
-        states, first = [], None
-        drawn: dict[tuple, tuple[tuple[str, str, str], int]] = {}
-        points = Points()
+        drawn: dict[tuple, tuple[dict[str, str], list[int]]] = {}
+        points, states, at = Points(), [], []
         for setting in settings:
-            idle = [i for i, name in enumerate(self.controls) if name in self.idle(**setting)]
+            idle = self._idle(setting)
             moved = tuple((i, value) for i, value in enumerate(setting.values()) if i not in idle)
             if moved not in drawn:
-                drawn[moved] = self.frame(**setting), points.add(plots.named_points(self._figures[0]))
-            (svg, headline, alt), placed = drawn[moved]
-            packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
-            states.append({"frame": frames.setdefault(packed, len(frames)), "headline": headline,
-                           "alt": alt, "idle": idle, "points": placed})
-            if setting == dict(self.start):
-                first = (svg, headline, alt, idle)
-        alts = {"sizes": [len(o) for o in self.controls.values()],
-                "labels": [list(o.values()) for o in self.controls.values()],
-                "values": [list(map(str, o)) for o in self.controls.values()], "settings": states,
-                "names": list(points.names), "points": list(points.sets)}
-        return self._element(first, _json(alts), _json({"lines": list(lines), "frames": list(frames)}))
-
-    def _element(self, first: tuple, alts: str, payload: str) -> str:
-        svg, headline, alt, idle = first
-        controls = "".join(self._control(i, control, i in idle) for i, control in enumerate(self.controls))
-        inside = f'<div style="{STYLE["controls"]}">{controls}</div>{self._picture(svg, headline, alt)}'
-        return element("explorer", inside, {"alts": alts, "frames": payload}, SCRIPT.replace("NAME", self.name))
+                svg, headline, alt = self.frame(layout, **setting)
+                packed = _runs(lines.setdefault(line, len(lines)) for line in svg.splitlines())
+                drawn[moved] = {"headline": headline, "alt": alt}, [
+                    frames.setdefault(packed, len(frames)), points.add(plots.named_points(self._figures[0]))]
+            words, place = drawn[moved]
+            states.append(words | {"idle": idle})
+            at.append(place)
+        return states, {"lines": list(lines), "frames": list(frames), "at": at,
+                        "names": list(points.names), "points": list(points.sets)}
 
     def _control(self, i: int, name: str, disabled: bool) -> str:
         options, label = self.controls[name], name.replace("_", " ")

@@ -44,9 +44,14 @@ class TwoFaces:
             display({"text/plain": repr(self)} | ({"text/html": html} if html else {}), raw=True)
 
 
+def named(kind: str, data: Mapping[str, str]) -> str:
+    """What a page calls an element: its kind and a hash of its data."""
+    return f"{kind}-{hashlib.sha256(''.join(data.values()).encode()).hexdigest()[:12]}"
+
+
 def element(kind: str, inside: str, data: Mapping[str, str], script: str) -> str:
     """Html of some kind, with its data (name -> JSON) and the script that moves it, in which ID stands for its name."""
-    name = f"{kind}-{hashlib.sha256(''.join(data.values()).encode()).hexdigest()[:12]}"
+    name = named(kind, data)
     mark = "" if kind == "explorer" else f" data-{kind}"
     texts = "".join(f'<script type="application/json" data-{key}>{text}</script>' for key, text in data.items())
     return (f'<div id="{name}" data-explorer{mark} role="group" style="{STYLE["root"]}">{DEAD}{inside}{texts}'

@@ -19,6 +19,7 @@ STYLE = str(Path(__file__).with_name("mechproof.mplstyle"))
 # Okabe and Ito's palette, one meaning each throughout the book
 QK, OV, EU, NOISE, TRUTH, CHOICE = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#000000", "#CC79A7"
 PALE = "#c9c9c9"
+WIDTH = 7.2            # inches
 MARKS = re.compile(r'( *<use [^>]*?)( style="[^"]*")/>\n(?: *<use [^>]*?\2/>\n)+')          # of one style, in a row
 UNESCAPED = " =:/;,()-_.~!*@$+'"           # what an SVG in a data address need not escape
 
@@ -32,7 +33,7 @@ def house():
 
 def new_figure(height: float = 3.6) -> Figure:
     """A figure of the book's width that no display owns."""
-    return Figure(figsize=(7.2, height), layout=None)
+    return Figure(figsize=(WIDTH, height), layout=None)
 
 
 def svg(figure: Figure) -> str:

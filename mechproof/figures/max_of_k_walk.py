@@ -145,7 +145,7 @@ def its_group(story: Story, figure, gap: int) -> tuple[str, str]:
     axes.annotate(f"query {story.q}", (story.q, -0.7), (0, 0), ha="center", color=plots.EU, **NOTE)
     axes.annotate(f"maximum {story.m}", (story.m, -0.7), (0, 0), ha="left", color=plots.OV, **NOTE)
     axes.annotate("no token may\nbe larger than\nthe maximum", (story.m + 8, 6), (0, 0), color="#666666", **NOTE)
-    between = f"none from {limit + 1} to {story.m - 1}" if gap > 1 else "any below"
+    between = {1: "any below", 2: f"none at {limit + 1}"}.get(gap, f"none from {limit + 1} to {story.m - 1}")
     axes.set_title(f"The others are at most {limit}: {short_int(story.members(gap))} inputs at once")
     said = (f"{short_int(story.members(gap))} inputs share query {story.q} and maximum {story.m}, with all other "
             f"tokens at most {limit} ({between})")
@@ -185,10 +185,10 @@ def understanding(story: Story, figure, rank: int, gap: int) -> tuple[str, str]:
     plots.percent_axis(right.yaxis, f"attention to {m}")
     right.set_title(f"≥ {digits_lo(100 * lo, 1)}%", fontsize=10)
     near = (f"every other score stays {digits_lo(-worst, 1)} below that of {m}" if worst < 0
-            else f"another score might be {worst:.1f} above that of {m}")
+            else f"another score might be {ceil(10 * worst) / 10:g} above that of {m}")
     said = (f"At rank {rank} {near}: in all {short_int(story.members(gap))} inputs {m} gets at least "
             f"{digits_lo(100 * lo, 1)}% of the attention")
-    return said, (f"Left: attention scores under query {story.q}, exact as dots, from {rank} directions as a line, "
+    return said, (f"Left: attention scores under query {story.q}, exact as dots, {known.replace(':', '')}, "
                   f"with a band for the rest. Right: the interval of attention to {m}, {lo:.3f} to {hi:.3f}. {said}.")
 
 
@@ -275,14 +275,14 @@ def all_groups(story: Story, figure, rank: int) -> tuple[str, str]:
     for words, y in (("query = maximum", 1 - float(counts[-1] / counts.sum()) / 2),
                      ("query < maximum; darker: a larger share", 0.06)):
         axes.annotate(words, (0.98, y), (0, -3), ha="right", **noted)
-    axes.set_title(f"Blue is certified: {percent_lo(bound.correct, bound.total)} of the area"
-                   if bound.correct > bound.total // 10**4 else "Blue is certified: next to nothing")
+    axes.set_title(f"Blue, by its shade: {percent_lo(bound.correct, bound.total)} is certified"
+                   if bound.correct > bound.total // 10**4 else "Blue, by its shade: next to nothing is certified")
     brute = trying(story.model)
     against_trying(bars, bound.flops, brute, "every input")
-    said = (f"All groups together: {of_inputs(bound.correct, bound.total)} are proved right, in "
+    said = (f"All groups, each at its own gap: {of_inputs(bound.correct, bound.total)} are proved right, in "
             f"1/{brute / bound.flops:.0f} of the operations that trying them takes")
-    return said, (f"Map of queries and maxima at rank {rank}, each as large as its number of inputs, blue where "
-                  f"certified. Bars of operations. {said}.")
+    return said, (f"Map of queries and maxima at rank {rank}, each as large as its number of inputs, the darker blue "
+                  f"the larger the share that is certified. Bars of operations. {said}.")
 
 
 def a_proof(model: Model) -> Explorer:
@@ -297,6 +297,6 @@ def a_proof(model: Model) -> Explorer:
     gaps = [g for g in GAPS if g <= story.m - story.q]
     searched = int(story.advice(1)["gaps"][story.q, story.m, story.K - 1])
     return walk(steps, {"rank": 1, "gap": min(max(searched, 1), gaps[-1])},
-                "Step on to the end. Then go back to pass or fail: make the gap smaller until the group fails, and "
-                "raise the rank until it passes again. That trade is what this book is about.", 3.7,
-                rank=ranks, gap=gaps)
+                "Step on to the end. Then go back to pass or fail: make the gap one smaller than what passes, and "
+                "raise the rank until the group passes again; then once more. That trade is what this book is about.",
+                3.7, rank=ranks, gap=gaps)

@@ -71,7 +71,8 @@ def strips(axes: Axes, columns: Mapping[str, Sequence[float]], said: Callable[[f
         plots.dots(axes, spread, [values[at] for at in order], 8, plots.NOISE, 0.5)
         plots.name_points(axes, spread, sorted(values), [names[at] for at in order if names])
         axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=plots.QK, linewidth=3)
-        axes.annotate(said(mid[name]), (i + 0.36, mid[name]), (0, -3), ha="left", **NOTE)
+        axes.annotate(said(mid[name]), (i, mid[name]), (0, 5), ha="center", zorder=5, **NOTE | {
+            "bbox": {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}})
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_xlim(-0.6, len(columns) - 0.2)
     return mid
@@ -81,10 +82,10 @@ def missing_axis(axes: Axes, low: float) -> None:
     """Certified shares on a scale of what is not certified, so that 99 and 99.9 percent are apart."""
     axes.set_yscale("log")
     axes.set_ylim(1.4, low)
-    axes.yaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005]))
+    axes.yaxis.set_major_locator(FixedLocator([1, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):g}%"))
-    axes.set_ylabel("inputs certified (log of the rest)")
+    axes.set_ylabel("certified (log of what is missing)")
 
 
 def share_axis(axes: Axes, label: str = "inputs certified") -> None:
@@ -114,7 +115,8 @@ def trying(model: Model) -> float:
 
 def against_trying(axes: Axes, flops: float, brute: float, every: str) -> None:
     """Two bars of operations: a proof's, and those of trying `every` ... one by one."""
-    axes.barh([0, 1], [flops, brute], color=[plots.CHOICE, plots.PALE], height=0.6)
+    colours = [plots.CHOICE, plots.PALE]
+    axes.barh([0, 1], [flops, brute], color=colours, edgecolor=colours, height=0.6)
     axes.set_xlim(0, 1.5 * brute)
     axes.set_yticks([0, 1], ["this proof", every])
     axes.invert_yaxis()
