@@ -193,7 +193,7 @@ def test_a_point_says_its_name_and_stays_chosen_in_all_figures(page):
     open_chapter(page, "noise_limits")
     place = page.evaluate("""() => {
       const root = [...document.querySelectorAll("[data-explorer]")].find((e) => e.innerHTML.includes("#claim?"));
-      const data = JSON.parse(root.querySelector("[data-alts]").textContent), image = root.querySelector("img");
+      const data = JSON.parse(root.querySelector("[data-frames]").textContent), image = root.querySelector("img");
       image.scrollIntoView({ block: "center" });
       const box = image.getBoundingClientRect(), i = 3 * Math.floor(data.points[0].length / 6);
       return { x: box.left + data.points[0][i + 1] / 1000 * box.width, y: box.top + data.points[0][i + 2] / 1000 * box.height };
@@ -311,12 +311,55 @@ def test_the_site_can_be_searched_offline(browser):
 
 
 def test_figures_can_be_read_on_a_phone(browser):
+    """Every explorer is drawn for the phone: no wider than the screen, words of ten points no smaller than ten pixels."""
     page = browser.new_page(viewport={"width": 390, "height": 800})
     for name in PAGES:
         open_chapter(page, name)
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
-        assert name not in EXPLORERS or page.locator("[data-explorer] img").first.bounding_box()["width"] >= 450
+        explorers = page.locator("[data-explorer]:not([data-ask])")
+        for explorer in explorers.all() if name in EXPLORERS else ():
+            explorer.scroll_into_view_if_needed()
+            page.wait_for_function("root => root.hasAttribute('data-narrow') && root.querySelector('img').complete",
+                                   arg=explorer.element_handle())
+            shown, own = explorer.locator("img").evaluate("async i => { await i.decode(); return [i.clientWidth, i.naturalWidth]; }")
+            assert shown <= 390 and 10 * 96 / 72 * shown / own >= 10, (name, explorer.get_attribute("id"))
+            assert state(explorer)[1:] == stated(explorer)
     page.close()
+
+
+def test_a_phone_that_is_turned_gets_the_wide_drawing(browser):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    open_chapter(page)
+    walk = page.locator("[data-explorer]").first
+    walk.locator("button[data-by='1']").click()
+    page.wait_for_selector("[data-explorer][data-narrow]")
+    narrow = state(walk)
+    page.set_viewport_size({"width": 800, "height": 390})
+    page.wait_for_selector("[data-explorer]:not([data-narrow])")
+    wide = state(walk)
+    assert narrow[1:] == wide[1:] and narrow[0] != wide[0]
+    page.close()
+
+
+def test_what_a_group_takes_along(page):
+    """Slides of each session: every figure that the guide's table points to, every question; arrows move. Handouts: one page."""
+    open_chapter(page, "reading_group")
+    for number, title in enumerate(page.locator("main h2", has_text="Session").all_inner_texts(), 1):
+        open_chapter(page, "reading_group")
+        session = page.locator("section", has=page.get_by_role("heading", name=title.rstrip("#"), exact=False)).last
+        rows, links = session.locator("tbody tr").count(), session.locator("tbody a[href*='?']").count()
+        questions = session.locator("xpath=./ul/li").count()
+        open_chapter(page, f"slides_{number}")
+        assert page.locator("section").count() == 1 + rows + links + questions and page.locator("img").count() == links >= 1
+        assert page.locator("details").count() == questions >= 3 and page.locator("main a a").count() == 0
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("() => document.querySelectorAll('section')[1].getBoundingClientRect().top === 0")
+    for chapter in ("max_of_k", "past_the_paper", "pizza_quadrature", "noise_limits"):
+        open_chapter(page, f"handout_{chapter}")
+        assert page.locator(".theorem").count() == 1 == page.locator("img").count() and page.locator("p", has_text="Learned.").count() == 3
+        assert page.locator("img").evaluate("async i => { await i.decode(); return i.naturalWidth; }") > 400
+        printed = (SITE / "book" / f"handout_{chapter}.pdf").read_bytes()
+        assert printed.startswith(b"%PDF") and b"/Count 1\n" in printed, f"{chapter}'s handout is not one page"
 
 
 def test_no_page_names_the_folder_that_it_was_built_in():

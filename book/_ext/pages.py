@@ -53,6 +53,10 @@ def pictures_first(app, doctree: nodes.document) -> None:
 
 def plain(text: nodes.Text) -> bool:
     """Whether it is running text of a page."""
+    siblings = text.parent.children
+    before = siblings[siblings.index(text) - 1] if siblings.index(text) else None
+    if isinstance(before, nodes.raw) and before.astext().startswith("<a "):
+        return False
     above = text.parent
     while above is not None:
         boxed = {"proof", "exercise", "solution", "admonition", "cell"} & set(above.get("classes", ()))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import ceil
 from statistics import mean, stdev
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 import mechproof as mp
@@ -93,8 +95,8 @@ def drop_off(survey: Survey, strategy: str, rank: int) -> Explorer:
     return explore(draw, {"strategy": strategy, "rank": nearest(survey.ranks, rank)}, height=4.3, strategy=LABELS,
                    rank=survey.ranks, fine={"rank": range(survey.ranks[-1] + 1)},
                    hint="At one direction, go down the list: the steps know less and less of the rest, and allow it "
-                        "more, until nothing is left of the bound. Then raise the rank: the last rungs come back when "
-                        "nearly everything is peeled.")
+                        "more, until nothing is left of the bound. Then raise the rank: two of the last rungs come "
+                        "back step by step, Frobenius norms only when most directions are peeled.")
 
 
 def ladder(survey: Survey, rank: int) -> pd.DataFrame:
@@ -109,6 +111,20 @@ def ladder(survey: Survey, rank: int) -> pd.DataFrame:
                      "on the scores": short(survey.scores(rung, rank)), "whole proof": short(proved.flops),
                      "certified": percent_lo(proved.correct, proved.total)})
     return pd.DataFrame(rows).set_index("rung")
+
+
+def numbered(axes: Axes, x: Sequence[float], y: Sequence[float], color: str) -> None:
+    """One numbered point a rung, and which rung has which number."""
+    axes.plot(x, y, "o", color=color, markersize=6)
+    for i, point in enumerate(zip(x, y), 1):
+        axes.annotate(str(i), point, (8, 5), zorder=5, **NOTE)
+    number_legend(axes, LABELS.values(), loc="lower left")
+
+
+def number_legend(axes: Axes, entries: Iterable[str], **place) -> None:
+    """What the numbers beside points stand for."""
+    lines = [f"{i}  {entry}" for i, entry in enumerate(entries, 1)]
+    axes.legend([Line2D([], [], linestyle="none") for _ in lines], lines, handlelength=0, handletextpad=0, **place)
 
 
 def slack_curve(survey: Survey, rank: int) -> Explorer:
@@ -127,24 +143,21 @@ def slack_curve(survey: Survey, rank: int) -> Explorer:
         missing_axis(axes, survey.truth / 2)
         axes.plot(grid, curve, color=plots.NOISE, linewidth=2.5)
         truth_line(axes, survey.truth)
-        for i, rung in enumerate(RUNGS, 1):
-            x, y = size[rung, rank], survey.missing(rung, rank)
-            axes.plot(x, y, "o", color=plots.QK, markersize=6)
-            axes.annotate(str(i), (x, y), (5, 4), **NOTE)
-            axes.text(0.68, 0.92 - 0.07 * i, f"{i}  {LABELS[rung]}", transform=axes.transAxes, fontsize=8.5)
+        numbered(axes, [size[rung, rank] for rung in RUNGS], [survey.missing(rung, rank) for rung in RUNGS], plots.QK)
         choice(axes, off, curve[slack])
-        axes.set_xlabel("how far a difference of two scores may be off (log scale); points: mean of the rung's bounds")
+        axes.set_xlabel("slack (log scale); points: mean slack of a rung")
         zero = [rung for rung in RUNGS if survey.bound(rung, rank).correct == 0]
         axes.set_title(f"{rank} direction{'s' * (rank != 1)} peeled: {len(zero)} of {len(RUNGS)} rungs certify nothing")
-        listed = ", ".join(f"{rung} {size[rung, rank]:.3g}, "
+        listed = "; ".join(f"{LABELS[rung]}: {size[rung, rank]:.3g}, "
                            f"{share_lo(survey.bound(rung, rank).accuracy_lower_bound, 3)} percent" for rung in RUNGS)
         return f"off by {off:g}: {share}% certified", (
             f"Curve of certified share by slack; at {off:g} {share} percent. Rungs marked: {listed}.")
 
     return explore(draw, {"slack": 12, "rank": nearest(ranks, rank)}, height=3.8,
                    slack={i: f"{grid[i]:g}" for i in range(0, 24, 2)}, rank=ranks,
-                   hint="Move the slack: the curve does not know of rungs. Every rung lands near it: what a rung "
-                        "certifies is decided by how far it lets the scores be off.")
+                   hint="Move the slack: the curve does not know of rungs. A rung that lets no query be off by more "
+                        "than 16 lands within a point of it: what it certifies is decided by how far it lets the "
+                        "scores be off.")
 
 
 def against_noise(survey: Survey, rank: int) -> Explorer:
@@ -212,35 +225,36 @@ def replaced(survey: Survey, rank: int) -> Explorer:
                         "The lower rows are the same residual in the eyes of proofs that know less and less of it.")
 
 
-def three_things(survey: Survey, strategy: str, rank: int) -> Explorer:
-    """Where the points go that are not certified: the kind of proof, structure, and slack."""
+def three_things(survey: Survey, rank: int) -> Explorer:
+    """Where the points go that are not certified: the kind of proof, structure, and the rung."""
     ranks = survey.some_ranks
 
-    names = {"the model's errors": plots.TRUTH, "the kind of proof": plots.QK, "the worst case of noise": "#56B4E9",
-             "structure": plots.EU, "slack of the rung": plots.OV}
+    names = {"the model's errors": plots.TRUTH, "kind of proof: scores known": plots.QK,
+             "kind of proof: the rest at its worst, were it noise": "#56B4E9", "structure: it is not noise": plots.EU,
+             "the rung": plots.OV}
 
     def draw(figure, strategy: str, rank: int):
-        axes = figure.add_axes((0.06, 0.5, 0.9, 0.3))
+        axes = figure.add_axes((0.06, 0.58, 0.9, 0.28))
         steps = [1.0, 1 - survey.truth, survey.known().accuracy_lower_bound, survey.as_noise(rank),
                  survey.bound("exact", rank).accuracy_lower_bound, survey.bound(strategy, rank).accuracy_lower_bound]
         lost = dict(zip(names, (100 * (a - b) for a, b in zip(steps, steps[1:]))))
         left = 0.0
-        for i, (name, points) in enumerate(lost.items()):
-            axes.barh(0, max(points, 0), left=left, color=names[name], height=0.8)
+        for name, points in lost.items():
+            axes.barh(0, max(points, 0), left=left, color=names[name], height=0.8, label=f"{name}: {points:.3f}")
             left += max(points, 0)
-            figure.text(0.06 + 0.47 * (i % 2), 0.24 - 0.1 * (i // 2), f"■ {name}: {points:.3f}", color=names[name])
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.01, -0.5))
         axes.set_yticks([])
         axes.set_xlim(0, 1.02 * max(left, 1))
         axes.grid(axis="x")
         axes.set_xlabel("points of accuracy not certified, one beside the other")
-        axes.set_title(f"Of {sum(lost.values()):.3g} points the largest part: {max(lost, key=lost.get)}")
+        axes.set_title(f"{LABELS[strategy].capitalize()}: {sum(lost.values()):.3g} points not certified")
         listed = ", ".join(f"{name} {points:.4f}" for name, points in lost.items())
-        return (f"{sum(lost.values()):.3g} points are not certified",
+        return (f"the largest part: {max(lost, key=lost.get)}",
                 f"Bars of points lost, {LABELS[strategy]}, rank {rank}: {listed}.")
 
-    return explore(draw, {"strategy": strategy, "rank": nearest(ranks, rank)}, height=3.3, strategy=LABELS, rank=ranks,
-                   hint="With everything multiplied out there is no slack. Go down the list: slack grows, until next "
-                        "to it nothing else can be seen.")
+    return explore(draw, {"strategy": "gram", "rank": nearest(ranks, rank)}, height=3.3, strategy=LABELS, rank=ranks,
+                   hint="With everything multiplied out the rung costs nothing. Go down the list: its part grows, "
+                        "until next to it nothing else can be seen.")
 
 
 def band(survey: Survey, strategy: str) -> Explorer:
@@ -276,7 +290,7 @@ def band(survey: Survey, strategy: str) -> Explorer:
     proofs = {rung: label for rung, label in LABELS.items() if rung != "exact"}
     return explore(draw, {"strategy": strategy if strategy in proofs else "norms"}, height=3.7, strategy=proofs,
                    hint="The band is where the rest may as well be noise and the proof cannot say so. "
-                        "With norms of rows it is narrow; down the list it fills the picture.")
+                        "With norms of rows it is narrowest; down the list it fills the picture.")
 
 
 def times(x: float) -> str:
@@ -302,14 +316,14 @@ def compounded(noise_seed: int) -> Explorer:
         axes.set_xlabel("bound over the true row difference (log scale); line: reckoned")
         axes.set_title(f"{depth} factors of width {width}: from {times(found['gram'])} to {times(max(found.values()))} "
                        "times")
-        listed = ", ".join(f"{name} {found[name]:.3g} ({law[name]:.3g})" for name in RUNGS)
-        head = (f"norms of rows {times(found['gram'])} · singular values {times(found['operator'])} · "
-                f"dimensions {times(found['recursive'])}")
+        listed = "; ".join(f"{LABELS[name]}: {found[name]:.3g} ({law[name]:.3g})" for name in RUNGS)
+        head = " · ".join(f"{LABELS[name]} {times(found[name])}" for name in ("gram", "operator", "recursive"))
         return head, f"Bars of each rung over the truth, measured and in brackets reckoned: {listed}."
 
     return explore(draw, {"depth": 4, "width": 32}, height=3.8, depth=list(compounding.DEPTHS),
-                   width=list(compounding.WIDTHS), hint="Depth alone: the upper bars stay or creep, the last three "
-                                                        "grow without end. Then width alone.")
+                   width=list(compounding.WIDTHS),
+                   hint="Depth alone: the first three bars do not grow, the next two do slowly, on the whole, and the "
+                        "last three without end. Then width alone.")
 
 
 class MLP:
@@ -328,18 +342,15 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
     def draw(figure, strategy: str):
         sizes, shares = figure.add_axes((0.1, 0.17, 0.37, 0.67)), figure.add_axes((0.6, 0.17, 0.37, 0.67))
         facts = [proofs.facts(r) for r in MLP.RANKS]
-        lines = (("exact", plots.QK, ".-", "true"), ("noise", plots.NOISE, "s--", "noise"),
-                 (strategy, plots.OV, "o-", "bound"))
+        lines = ((strategy, plots.OV, "o-", "bound"), ("noise", plots.NOISE, "s--", "noise"),
+                 ("exact", plots.QK, ".-", "true" if strategy != "exact" else "true: the bound"))
         for key, colour, style, label in lines:
-            sizes.semilogy(MLP.RANKS, [f[key] for f in facts], style, color=colour)
-            if label != "true" or strategy != "exact":                   # one line then
-                sizes.annotate(label, (MLP.RANKS[-1], facts[-1][key]), (-4, 5), ha="right", color=colour, **NOTE)
+            sizes.semilogy(MLP.RANKS, [f[key] for f in facts], style, color=colour, label=label)
         sizes.set_ylim(5e-3, 2e6)
         sizes.set_title("Row differences of what is left", fontsize=9.5)
         bounds: list[Bound] = [proofs.bound(strategy, r) for r in MLP.RANKS]
-        shares.plot(MLP.RANKS, [f["noisy"] for f in facts], "s--", color=plots.NOISE)
-        shares.plot(MLP.RANKS, [b.accuracy_lower_bound for b in bounds], "o-", color=plots.OV)
-        shares.annotate("right, with noise", (MLP.RANKS[0], facts[0]["noisy"]), (0, 8), color=plots.NOISE, **NOTE)
+        shares.plot(MLP.RANKS, [f["noisy"] for f in facts], "s--", color=plots.NOISE, label="right, with noise")
+        shares.plot(MLP.RANKS, [b.accuracy_lower_bound for b in bounds], "o-", color=plots.OV, label="certified")
         plots.percent_axis(shares.yaxis, "pairs")
         shares.set_ylim(-0.03, 1.08)
         first = next((r for r, b in zip(MLP.RANKS, bounds) if b.correct > b.total // 2), None)
@@ -347,6 +358,7 @@ def mlp_drop_off(proofs: MLP) -> Explorer:
                          else "Never half of the pairs certified", fontsize=9.5)
         for axes in (sizes, shares):
             axes.set_xlabel("directions of the logits peeled")
+            axes.legend()
         last = facts[-1]
         listed = "; ".join(f"rank {r}: true {f['exact']:.3g}, noise {f['noise']:.3g}, bound {f[strategy]:.3g}, "
                            f"certified {share_lo(b.accuracy_lower_bound, 1)} percent"
@@ -366,13 +378,13 @@ def ways_out(seeds: Sequence[int]) -> pd.DataFrame:
     """What each way out buys: accuracy, certified share and operations, means over some models."""
     by = lambda rung, rank=1: lambda m: residual.certify(m, rung, "QK", rank)
     ways = {f"as it is: {LABELS['per_dimension']}, rank 1": ("max-of-4", by("per_dimension")),
-            "more rank: 8": ("max-of-4", by("per_dimension", 8)),
+            f"more rank: {LABELS['per_dimension']}, rank 8": ("max-of-4", by("per_dimension", 8)),
             f"{LABELS['gram']}, rank 1": ("max-of-4", by("gram")),
             LABELS["exact"]: ("max-of-4", lambda m: mp.prove(m, "separable")),
             names.STRATEGIES["monte_carlo"].label: (
                 "max-of-4", lambda m: mp.prove(m, "monte_carlo:buckets=9,query=each")),
-            "noise projected away": ("max-of-4-projected", by("per_dimension")),
-            "noise decayed in training": ("max-of-4-decayed", by("per_dimension")),
+            f"projected: {LABELS['per_dimension']}": ("max-of-4-projected", by("per_dimension")),
+            f"decayed: {LABELS['per_dimension']}": ("max-of-4-decayed", by("per_dimension")),
             f"decayed: {LABELS['recursive']}": ("max-of-4-decayed", by("recursive")),
             f"decayed: {LABELS['frobenius']}": ("max-of-4-decayed", by("frobenius"))}
     rows = []

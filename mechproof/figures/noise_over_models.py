@@ -10,9 +10,9 @@ import pandas as pd
 from ..explorable import plots
 from ..explorable.explore import Explorer, explore
 from ..noise import ablation, surrogate
-from ..proof.bound import digits_lo, share_lo, short
+from ..proof.bound import share_lo, short
 from ..proof.product_bounds import RUNGS
-from .noise_limits import LABELS, NULLS, PEELS
+from .noise_limits import LABELS, NULLS, PEELS, number_legend, times
 from .pieces import NOTE, missing_axis, strips
 
 # "about 4 standard deviations worse than random"
@@ -37,22 +37,22 @@ def claim(results: Mapping) -> Explorer:
     low, high = min(map(min, z.values())), max(map(max, z.values()))
 
     def draw(figure, peel: str, rank: int):
-        axes = figure.add_axes((0.1, 0.13, 0.87, 0.73))
+        axes = figure.add_axes((0.1, 0.13, 0.77, 0.73))
         mid = strips(axes, {label: z[peel, rank, null] for null, label in NULLS.items()},
                      names=[row["name"] for row in rows])
         axes.set_ylim(low - 1, high + 1)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.axhline(AUTHORS, color=plots.OV, linestyle=":", linewidth=1.5)
-        axes.annotate("the authors: about 4", (2.75, AUTHORS), (0, 3), ha="right", color=plots.OV, **NOTE)
+        axes.annotate("the authors:\nabout 4", (2.8, AUTHORS), (4, -8), color=plots.OV, **NOTE)
         axes.set_ylabel("standard deviations from the random mean")
         reach = [sum(x >= AUTHORS for x in z[peel, rank, null]) for null in NULLS]
         axes.set_title(f"{len(rows)} models: medians {', '.join(f'{m:+.1f}' for m in mid.values())}, by what the noise "
                        "keeps")
-        listed = "; ".join(f"{label}: median {m:+.2f}, at least 4 in {n} models"
-                           for (label, m), n in zip(mid.items(), reach))
         above = [median(row["compared"][peel][str(rank)][null][3] for row in rows) for null in NULLS]
-        head = (f"4 or more in {', '.join(map(str, reach))} of {len(rows)} models; in the median model "
-                f"{', '.join(f'{n:g}' for n in above)} of {results['draws']} random draws are as large")
+        listed = "; ".join(f"{label}: median {m:+.2f}, at least 4 in {n} models; in the median model {some:g} of "
+                           f"{results['draws']} draws are as large"
+                           for (label, m), n, some in zip(mid.items(), reach, above))
+        head = f"4 or more: {', '.join(f'{label} {n}' for label, n in zip(mid, reach))}, of {len(rows)} models each"
         return head, f"Strips of z at rank {rank}, peel {PEELS[peel]}. {listed}."
 
     return explore(draw, {"peel": "QK", "rank": 1}, height=3.8, peel=PEELS, rank=[1, 2, 4, 8],
@@ -124,7 +124,7 @@ def looseness(results: Mapping) -> Explorer:
         axes = figure.add_axes((0.11, 0.15, 0.58, 0.74))
         axes.set_xscale("log")
         missing_axis(axes, 3e-4)
-        words = []
+        words, mid = [], {}
         for i, rung in enumerate(RUNGS, 1):
             steps = [row["ladder"][str(rank)] for row in rows]
             found = [step["rungs"][rung] | {"looseness": step["rungs"][rung]["bound"] / step["mean"]} for step in steps]
@@ -134,20 +134,23 @@ def looseness(results: Mapping) -> Explorer:
             plots.name_points(axes, x, y, (row["name"] for row in rows))
             axes.plot(median(x), median(y), "D", color=plots.QK, markersize=8, markeredgecolor="white")
             axes.annotate(str(i), (median(x), median(y)), (7, 4 if i % 2 else -11), annotation_clip=False, **NOTE)
-            figure.text(0.72, 0.86 - 0.052 * i, f"{i}  {LABELS[rung]}", fontsize=8.5)
+            mid[rung] = median(x)
             words.append(f"{LABELS[rung]}: {median(x):.3g}, {share_lo(median(shares), 1)} percent")
-        plots.log_ticks(axes, plots.flops_label if against_what != "looseness" else lambda x, _: f"{x:g}")
+        number_legend(axes, LABELS.values(), loc="upper left", bbox_to_anchor=(1, 0.97))
+        plots.log_ticks(axes, plots.flops_label)
         axes.set_xlim(axes.get_xlim()[0], 1.35 * axes.get_xlim()[1])
         axes.set_xlabel(f"{against[against_what]} (log scale)")
         nothing = sum(word.endswith(" 0.0 percent") for word in words)
         axes.set_title(f"{len(rows)} models, {rank} direction{'s' * (rank != 1)} peeled: "
                        f"{nothing} of {len(RUNGS)} rungs certify nothing of most")
-        head = f"from {words[0].split(', ')[-1]} to {words[-1].split(', ')[-1]}"
+        least, most = min(mid, key=mid.get), max(mid, key=mid.get)
+        head = f"in the median from {times(mid[least])} ({LABELS[least]}) to {times(mid[most])} ({LABELS[most]})"
         return head, f"Scatter of certified share by {against[against_what]}, medians: {'; '.join(words)}."
 
     return explore(draw, {"against_what": "looseness", "rank": 1}, height=3.9, against_what=against, rank=[1, 4],
-                   hint="Against looseness the rungs lie on one curve. Then choose the whole proof: "
-                        "the coarse rungs are the long ones.")
+                   hint="Against looseness the rungs lie on one curve. Then choose the whole proof: down the list "
+                        "proofs get longer, up to singular values of factors; with Frobenius norms, where nothing is "
+                        "left to be proved, it is short.")
 
 
 def rungs(results: Mapping) -> pd.DataFrame:
@@ -209,11 +212,11 @@ def causes(results: Mapping) -> pd.DataFrame:
         rungs = row["ladder"]["1"]["rungs"]
         share = {rung: step["correct"] / row["total"] for rung, step in rungs.items()}
         noise = row["noised"]["1"]["haar"]["certified"]["exact"]
-        steps = {"the model errs": 1 - row["ablated"]["1"]["itself"] / row["total"], "the kind of proof, scores known":
+        steps = {"the model errs": 1 - row["ablated"]["1"]["itself"] / row["total"], "kind of proof: scores known":
                  row["ablated"]["1"]["itself"] / row["total"] - row["slack"][0],
-                 "the rest at its worst, were it noise": row["slack"][0] - noise,
+                 "kind of proof: the rest at its worst, were it noise": row["slack"][0] - noise,
                  "structure: it is not noise": noise - share["exact"]}
-        steps |= {f"slack: {LABELS[rung]}": share["exact"] - share[rung] for rung in RUNGS if rung != "exact"}
+        steps |= {f"the rung: {LABELS[rung]}": share["exact"] - share[rung] for rung in RUNGS if rung != "exact"}
         for cause, points in steps.items():
             of.setdefault(cause, []).append(100 * points)
     return pd.DataFrame([{"cause": cause, "mean": f"{mean(x):.3f}", "s.d.": f"{stdev(x):.3f}",
@@ -227,6 +230,6 @@ def slacks(results: Mapping) -> pd.DataFrame:
     table = []
     for i, slack in enumerate(results["slacks"]):
         shares = [row["slack"][i] for row in rows]
-        table.append({"slack": slack, "mean": digits_lo(mean(shares), 4), "s.d.": f"{stdev(shares):.4f}",
-                      "least": digits_lo(min(shares), 4), "most": digits_lo(max(shares), 4)})
+        table.append({"slack": slack, "mean": f"{share_lo(mean(shares))}%", "s.d.": f"{100 * stdev(shares):.2f}",
+                      "least": f"{share_lo(min(shares))}%", "most": f"{share_lo(max(shares))}%"})
     return pd.DataFrame(table).set_index("slack")

@@ -14,7 +14,7 @@ from ..noise import residual
 from ..proof.bound import percent_lo, share_lo
 from ..proof.peeling import Known
 from ..proof.product_bounds import RUNGS
-from .noise_limits import LABELS, Survey, nearest, times
+from .noise_limits import LABELS, Survey, nearest, numbered, times
 from .pieces import NOTE, bars, choice, missing_axis, truth_line
 
 
@@ -84,7 +84,7 @@ def rungs(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     true = story.off("exact", rank)
     axes.set_title(f"{chosen.capitalize()}: {times(found[chosen] / true)} times the truth")
     said = (f"Multiplied out, the rest is known to span {true:.3g}: all of it is used" if strategy == "exact" else
-            f"Multiplied out, the rest spans {true:.3g}. By {chosen} a proof can only say: at most "
+            f"Multiplied out, the rest spans {true:.3g}. With '{chosen}' a proof can only say: at most "
             f"{found[chosen]:.3g}, {times(found[chosen] / true)} times as much")
     return said, f"Bars of what each rung bounds the row's rest by at rank {rank}. {said}."
 
@@ -142,11 +142,10 @@ def whole(story: Story, figure, strategy: str, rank: int) -> tuple[str, str]:
     missing_axis(axes, survey.truth / 2)
     truth_line(axes, survey.truth)
     size = {rung: float(RUNGS[rung](survey.split(rank).rest).mid.mean()) for rung in RUNGS}
-    for rung in RUNGS:
-        axes.plot(size[rung], survey.missing(rung, rank), "o", color=plots.PALE, markersize=8)
+    numbered(axes, list(size.values()), [survey.missing(rung, rank) for rung in RUNGS], plots.NOISE)
     choice(axes, size[strategy], survey.missing(strategy, rank))
     axes.annotate("the network's accuracy", (0.01, survey.truth), (4, 4), **NOTE)
-    axes.set_xlabel("how far a difference of scores may be off, mean over queries (log scale)")
+    axes.set_xlabel("scores may be off by (mean over queries, log scale)")
     bound = survey.bound(strategy, rank)
     share = percent_lo(bound.correct, bound.total)
     axes.set_title(f"{LABELS[strategy].capitalize()}: {share} certified")

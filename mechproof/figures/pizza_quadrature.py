@@ -10,6 +10,7 @@ from statistics import linear_regression, mean, median, stdev
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 
 import mechproof as mp
 
@@ -21,7 +22,7 @@ from ..pizza.wheel import pairs
 from ..proof.bound import Bound, percent_lo, share_lo, short
 from ..proof.family import Model
 from ..proof.names import STRATEGIES, labels
-from .pieces import NOTE, bars, choice, in_a_sentence, point, proofs, share_axis, strips, truth_line
+from .pieces import NOTE, choice, in_a_sentence, point, proofs, share_axis, strips, truth_line
 
 RANKS = (2, 4, 6, 8, 10, 12, 16)
 LABELS = labels(STRATEGIES, ("paper", "moments", "moments_exact_neurons", "wheel", "exact_activations"))
@@ -75,9 +76,9 @@ def tradeoff(survey: Survey, strategy: str, rank: int) -> Explorer:
         return repr(bound), alt
 
     return explore(draw, {"strategy": strategy, "rank": rank}, height=4.1, strategy=LABELS, rank=ranks,
-                   hint="Take the rank down: nothing happens as long as the directions hold all keys, and then "
-                        "everything goes at once. Change the strategy: what the first three have to call error, the "
-                        "wheel adds up exactly.")
+                   hint=f"Take the rank down, with {LABELS['wheel']} or {LABELS['exact_activations']}: nothing happens "
+                        "as long as the directions hold all keys, and then everything goes at once. Change the "
+                        "strategy: what the first three have to call error, those two add up exactly.")
 
 
 def neuron(survey: Survey) -> Explorer:
@@ -106,7 +107,7 @@ def neuron(survey: Survey) -> Explorer:
         turn = torch.arange(p) * pow(k, -1, p) % p                       # h and g in the order of the wave's phase
         h, g = turn[:, None], turn[: (p + 1) // 2]
         x = (H[(h + g) % p] + H[(h - g) % p]).clamp_min(0)
-        plots.token_map(right, x, "What passes the ReLU", r"$\kappa h$, in p-ths of a turn", r"$\kappa g$", bar="")
+        _turns(right, x, "What passes the ReLU")
         form = r * (angle.cos() + t * (1 - (2 * angle).cos()))
         left_over = float(1 - (H - form).square().sum() / (H - H.mean()).square().sum())
         alt = (f"Neuron {i}, key {k}: amplitude {r:.2f}, t {t:.3f}; "
@@ -115,6 +116,19 @@ def neuron(survey: Survey) -> Explorer:
 
     return explore(draw, which=list(chosen), hint="The points are the trained neuron, the curve has two numbers and a "
                                                   "phase. Compare keys.")
+
+
+def _turns(axes: Axes, x: torch.Tensor, title: str) -> None:
+    """A table that is nowhere below zero, over h once around and g half around."""
+    shown = axes.imshow(x, cmap="Blues", vmin=0, interpolation="none", aspect="auto", origin="lower",
+                        extent=(0, pi, 0, 2 * pi))
+    axes.grid(False)
+    axes.set_title(title)
+    axes.set_xticks([0, pi / 2, pi], ["0", "π/2", "π"])
+    axes.set_yticks([0, pi, 2 * pi], ["0", "π", "2π"])
+    axes.set_xlabel(r"$\kappa g$")
+    axes.set_ylabel(r"$\kappa h$")
+    axes.figure.colorbar(shown, ax=axes, pad=0.02).outline.set_visible(False)
 
 
 RULES = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24)
@@ -135,9 +149,9 @@ def rectangles(seed: int) -> Explorer:
         by = {"boxes": quadrature.boxes(made), "moments": quadrature.by_moments(made, 200)}
         return made, {name: float(bound.mid / quadrature.integral(made).mid) for name, bound in by.items()}
 
-    def draw(figure, nodes: int, jitter: int, difference: int):
+    def draw(figure, nodes: int, jitter: int, answer_off_by: int):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        (made, worst), s, delta = rule(nodes, jitter), pi / 5, 2 * pi * difference / 12
+        (made, worst), s, delta = rule(nodes, jitter), pi / 5, 2 * pi * answer_off_by / 12
         f = lambda phi: (s / 2 + phi).cos().abs() / 2 * (s + delta + 2 * phi).cos()
         grid = torch.linspace(-pi, pi, 400, dtype=torch.float64)
         axes.bar(made.phi, f(made.phi), width=2 * pi / nodes, color="#bcd9ec", edgecolor=SHARP, linewidth=0.5)
@@ -148,19 +162,20 @@ def rectangles(seed: int) -> Explorer:
         axes.set_ylabel("what its folded half adds")
         true, got = 2 / 3 * float(torch.cos(torch.tensor(delta))), float(f(made.phi).mean() * 2 * pi)
         axes.set_title(f"{nodes} rectangles give {got:+.3f}, the integral is {true:+.3f}")
-        alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {difference} twelfths of a turn: "
-               f"sum {got:.4f}, integral {true:.4f}. Proved for every s and c: error at most {worst['boxes']:.3f} by "
-               f"boxes, {worst['moments']:.3f} by moments, in units of the answer.")
+        alt = (f"Integrand and {nodes} rectangles, jitter {jitter} percent, c - s = {answer_off_by} twelfths of a "
+               f"turn: sum {got:.4f}, integral {true:.4f}. Proved for every s and c: error at most "
+               f"{worst['boxes']:.3f} by boxes, {worst['moments']:.3f} by moments, in units of the answer.")
         by = f"{worst['boxes']:.3f} by boxes · {worst['moments']:.3f} by moments"
         off = abs(got - true) / (2 / 3)
         return f"off by {off:.3f} of the answer's height; for every s and c at most {by}", alt
 
     return explore(draw, {"nodes": 12}, nodes=RULES,
                    jitter={0: "none", 30: "30% of the spacing", 100: "100% of the spacing"},
-                   difference={d: f"{d}/12 of a turn" for d in (0, 2, 3, 6)},
-                   hint="Evenly spaced nodes err little; moments know it, boxes hardly. Go from 5 nodes to 6: fewer "
-                        "were better. Then jitter them: moments pay at once. At a difference of 3/12 of a turn the "
-                        "integral is zero: a wrong answer.")
+                   answer_off_by={0: "nothing: c = s"} | {d: f"c - s = {d}/12 of a turn" for d in (2, 3, 6)},
+                   hint="Evenly spaced nodes err little; moments know it, boxes hardly. Go from 5 nodes to 6: in what "
+                        "is proved for every s and c fewer were better; for the s and c drawn it may be otherwise. "
+                        "Then jitter them: moments pay at once. For an answer that is off by 3/12 of a turn the "
+                        "integral is zero.")
 
 
 def blind_spot(survey: Survey) -> Explorer:
@@ -224,36 +239,52 @@ def phases(survey: Survey) -> plots.Picture:
                                  f"off by {apart:.3f} rad on average.")
 
 
+ADDED = {"bias": SOFT, "harmonics": "#eeb28a", "leftovers": plots.NOISE, "angles": plots.PALE, "the rule": SHARP}
+
+
 def error_budget(survey: Survey) -> Explorer:
-    """The paper's pieces of one key, normalised, against 1: the line above which nothing follows."""
+    """The paper's pieces of one key, added up for each way to bound the rule, against 1: the line above which nothing
+    follows."""
     def draw(figure, key: int, terms: int):
-        axes = figure.add_axes((0.2, 0.16, 0.76, 0.7))
+        axes = figure.add_axes((0.14, 0.26, 0.83, 0.6))
         found = quadrature.budget(survey.model, key, terms)
-        shown = (*quadrature.PIECES, "true")
-        said = {"angles": "angles (in moments)", "true": "true error of all"}
-        lengths = {said.get(name, name): found[name] for name in shown}
-        colours = [SOFT] * 4 + [SHARP] * (len(shown) - 5) + [plots.TRUTH]
-        bars(axes, lengths, map("{:.2f}".format, lengths.values()), colours)
+        sums = {}
+        for y, way in enumerate(("boxes", "moments", "table")):
+            parts = [found[name] for name in ("bias", "harmonics", "leftovers")]
+            parts += [found["angles"] if way == "boxes" else 0.0, found[way]]      # the others contain the angles
+            for i, (name, colour) in enumerate(ADDED.items()):
+                axes.barh(y, parts[i], left=sum(parts[:i]), color=colour, height=0.62, label="" if y else name)
+            sums[f"by {way}"] = sum(parts)
+        axes.barh(len(sums), found["true"], color=plots.TRUTH, height=0.62)
+        sums["true error"] = found["true"]
+        for y, x in enumerate(sums.values()):
+            axes.annotate(f"{x:.2f}", (x, y), (4, -3), **NOTE)
+        axes.set_yticks(range(len(sums)), list(sums))
+        axes.set_ylim(3.5, -0.75)
+        axes.grid(False, axis="y")
         axes.axvline(1, color=plots.TRUTH, linestyle="--", linewidth=1)
-        axes.set_xlim(0, max(1.15, 1.12 * max(lengths.values())))
+        axes.annotate("the answer's height", (1, 3.4), (4, 0), **NOTE)
+        axes.set_xlim(0, 1.12 * max(1.6, *sums.values()))
         axes.set_xlabel("error over the answer's height M")
-        total = found["bias"] + found["harmonics"] + found["leftovers"] + found["moments"]   # angles are in moments
-        axes.set_title(f"The pieces sum to {total:.2f}, the error is {found['true']:.2f}")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=5)
+        axes.set_title(f"By moments the pieces add up to {sums['by moments']:.2f}, the error is {found['true']:.2f}")
         listed = ", ".join(f"{name} {found[name]:.3f}" for name in (*quadrature.PIECES, "true", "naive"))
-        head = (f"bias, harmonics, leftovers and moments (with the angles in them): {total:.2f} · all neurons at their "
-                f"worst: {found['naive']:.1f} · true {found['true']:.2f}")
-        return head, f"Bars of error pieces of key {key}: {listed}."
+        head = " · ".join(f"{name} {x:.2f}" for name, x in sums.items())
+        return (f"{head} · all neurons at their worst, not drawn: {found['naive']:.1f}",
+                f"Error pieces of key {key} in stacked bars, {terms} terms: {listed}. Sums: {head}.")
 
     return explore(draw, {"key": survey.keys[0], "terms": 80}, key=list(survey.keys),
                    terms=[3, 6, 12, 40, 80, 200],
-                   hint="Bias and harmonics alone exceed what a proof can bear: the paper counts them as error. "
-                        "More terms help the rule, and the rule is not the problem.")
+                   hint="The three bars differ in their last part, how the rule is bounded. More terms help the "
+                        "moments, and the rule is not the problem: bias and harmonics alone exceed what a proof can "
+                        "bear, and the paper counts them as error.")
 
 
 def certified_map(survey: Survey, rank: int) -> Explorer:
     """Which pairs the moments certify, as clusters and neurons done exactly are added."""
     n = survey.model.sizes["d_mlp"]
-    counts = [0, n // 8, n // 4, 3 * n // 8, n // 2]
+    menu = next(s for s in mp.strategies(survey.model) if s.id == "moments_exact_neurons").parameters["alone"].default
+    counts = sorted({0, n // 8, n // 4, min(menu, n), n // 2})
     at = pairs(survey.p)
 
     @cache
@@ -276,8 +307,10 @@ def certified_map(survey: Survey, rank: int) -> Explorer:
         alt = f"Map of certified pairs with {clusters} clusters a key and {exact_neurons} exact neurons: {bound}."
         return repr(bound), alt
 
-    return explore(draw, {"clusters": 3, "exact_neurons": counts[3]}, clusters=[1, 3], exact_neurons=counts, height=3.2,
-                   hint="Rows are differences, columns sums. Where rows go first is where the amplitude is lowest.")
+    return explore(draw, {"clusters": 3, "exact_neurons": min(menu, n)}, clusters=[1, 3], exact_neurons=counts,
+                   height=3.2,
+                   hint="Rows are differences, columns sums. Take neurons away: the rows that go first are those where "
+                        "the keys' waves stand tall, g = 0 before all others. Those at the keys' blind spots stay.")
 
 
 def why_several_keys(survey: Survey) -> Explorer:
@@ -298,13 +331,13 @@ def why_several_keys(survey: Survey) -> Explorer:
         axes.set_ylim(-0.06 * float(A.sum()), 2.05 * float(A.sum()))
         axes.set_xticks([-pi, 0, pi], ["-π", "0: as the right answer", "π"])
         axes.set_xlabel(f"where key {survey.keys[0]} puts the wrong answer, an angle; the line: this key alone")
-        axes.set_ylabel("margin (logits)")
+        axes.set_ylabel("margin (logits), on average")
         axes.set_title(f"{keys} key{'s' if keys > 1 else ''}: the nearest wrong answer is {float(margin[low]):.1f} "
                        "logits away")
         least, at = float(margin[low]), int(delta[low])
-        return f"smallest margin {least:.2f} logits at δ = {at}", (
-            f"Margin by wrong answer with {keys} keys of {survey.model.name}, in the order of the first key's wave: "
-            f"smallest {least:.2f} at delta {at}.")
+        return f"averaged over all differences a - b, the smallest margin is {least:.2f} logits, at δ = {at}", (
+            f"Mean margin by wrong answer with {keys} keys of {survey.model.name}, in the order of the first key's "
+            f"wave: smallest {least:.2f} at delta {at}.")
 
     return explore(draw, {"keys": 1}, keys=list(range(1, len(survey.keys) + 1)),
                    hint="Alone, the first key can hardly tell the right answer from those beside it on its wave. Each "
@@ -313,7 +346,7 @@ def why_several_keys(survey: Survey) -> Explorer:
 
 def training(notes: Sequence[Mapping]) -> Explorer:
     """What of the mechanism is there at which step of one run."""
-    names = {"t": "t of the neurons", "phase_gap": "|psi - 2 phi| (rad)", "floor": "floor of the amplitude",
+    names = {"t": "t of the neurons", "phase_gap": "|psi - 2 phi| (rad)", "floor": "floor, as measured",
              "wrong": "wrong pairs"}
 
     def draw(figure, quantity: str):

@@ -61,9 +61,10 @@ def wave(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
     left, right = figure.add_axes((0.09, 0.17, 0.56, 0.68)), figure.add_axes((0.74, 0.17, 0.24, 0.68))
     angle = fourier.turn(key * torch.arange(story.p), story.p)
     left.plot(angle, H, ".", color=plots.NOISE, markersize=4)
-    for x, name in ((a, "a"), (b, "b")):
+    for x, name, up in ((a, "a", 13), (b, "b", -20)):
         left.plot(angle[x], H[x], "o", color=SOFT, markersize=9, markeredgecolor="black")
-        left.annotate(f"{name} = {x}", (angle[x], H[x]), (8, 6), **NOTE)
+        left.annotate(f"{name} = {x}", (angle[x], H[x]), (6, up), **NOTE,
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1})
     top = float(H.abs().max())
     left.set_xlim(-0.1, 2 * pi + 0.6)
     left.set_ylim(-1.3 * top, 1.5 * top)
@@ -76,7 +77,7 @@ def wave(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
     right.axhline(0, color="black", linewidth=0.8)
     right.set_xticks(range(3), ["a", "b", "together"])
     right.set_ylim(-2.2 * top, 2.2 * top)
-    right.set_title("on" if heard[2] > 0 else "off")
+    right.set_title("Above zero: on" if heard[2] > 0 else "Below zero: off")
     state = "above zero: it is on" if heard[2] > 0 else "below zero: it is off"
     said = (f"{a} + {b} = {story.answer} modulo {story.p}. Neuron {i} hears {heard[0]:.1f} of {a} and {heard[1]:.1f} "
             f"of {b}, together {heard[2]:.1f}, {state}")
@@ -128,7 +129,9 @@ def wheel(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
         axes.plot(phi[some].cos(), phi[some].sin(), "o", color=SHARP, markerfacecolor=fill, markersize=6)
     axes.set_xlim(-1.2, 1.2)
     axes.set_ylim(-1.2, 1.2)
-    axes.text(0, 0, f"key {key}\n{int(on.sum())} of {len(on)} on", ha="center", va="center", fontsize=10)
+    changes = int((on != on.roll(1)).sum())
+    axes.text(0, 0, f"key {key}\n{int(on.sum())} of {len(on)} on\n{changes} switches", ha="center", va="center",
+              fontsize=10)
     line = figure.add_axes((0.58, 0.2, 0.4, 0.6))
     for values, colour in ((x.clamp_min(0), SHARP), (x.clamp_max(0), plots.PALE)):
         line.fill_between(range(len(x)), values, step="mid", color=colour, linewidth=0)
@@ -137,7 +140,6 @@ def wheel(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
     line.set_ylim(-top, top)
     line.set_xlabel("its neurons, once around the wheel")
     line.set_ylabel("what each hears of the pair")
-    changes = int((on != on.roll(1)).sum())
     line.set_title("Neighbours fire together" if changes else "All alike")
     said = (f"{int(on.sum())} of the {len(on)} neurons of key {key} are on for {a} and {b}; once around the wheel "
             f"there are {changes} switches from on to off or back")
@@ -145,32 +147,40 @@ def wheel(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
 
 
 def adding_up(story: Story, figure, difference: int) -> tuple[str, str]:
-    """What the neurons of each key write into the answers, and the sum."""
+    """What the neurons of each key write into the answers, along the key's own wave, and the sum."""
     table, neurons, (a, b), p = story.survey.table, story.survey.neurons, story.pair(difference), story.p
     fired = (table.H[a] + table.H[b]).relu()
     logits, keys = fired @ table.W + table.S[a] + table.S[b], story.survey.keys
-    rows = [(f"key {key}", fired[neurons.key == key] @ table.W[neurons.key == key], SHARP) for key in keys]
-    rows.append(("logits", logits, "black"))
-    high, place = 0.68 / (len(rows) + 1), 0.85
-    for name, values, colour in rows:
-        tall = high * (2 if name == "logits" else 0.85)
-        place -= tall + (0.15 * high if name != "logits" else 0)
-        axes = figure.add_axes((0.1, place, 0.87, tall))
-        axes.plot(range(p), values, color=colour, linewidth=1.2)
-        axes.axvline(story.answer, color=SOFT, linestyle="--", linewidth=1)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-        axes.set_yticks([])
-        axes.set_xlim(-1, p)
-        if name != "logits":
-            axes.set_xticks([])
+    written = [fired[neurons.key == key] @ table.W[neurons.key == key] for key in keys]
     best = int(logits.argmax())
-    second = best_but(logits, best)
-    choice(axes, best, float(logits[best]), size=9)
-    lead = float(logits[best] - logits[second])
+    second, top, wide = best_but(logits, best), 1.35 * float(torch.stack(written).abs().max()), 0.9 / len(keys)
+    everywhere = torch.arange(p)
+
+    def marked(axes, x, y):
+        axes.plot(x, y, ".", color=SHARP, markersize=3.5)
+        axes.plot(float(x[second]), float(y[second]), "o", color=SOFT, markersize=7, markeredgecolor="black")
+        choice(axes, float(x[best]), float(y[best]), size=8)
+    for j, (key, values) in enumerate(zip(keys, written)):
+        axes = figure.add_axes((0.08 + wide * j, 0.66, 0.92 * wide, 0.23))
+        marked(axes, (fourier.turn(key * (everywhere - story.answer), p) + pi) % (2 * pi) - pi, values)
+        axes.set_ylim(-top, top)
+        axes.set_yticks([])
+        axes.set_xticks([-pi, 0, pi], ["-π", f"{story.answer}", "π"])
+        axes.text(0.02, 0.9, f"key {key}", transform=axes.transAxes, fontsize=9)
+    figure.axes[len(keys) // 2].set_xlabel("where the key puts each answer on its wave")
+    axes = figure.add_axes((0.08, 0.14, 0.9, 0.3))
+    axes.vlines(everywhere, float(logits.min()), logits, color=plots.PALE, linewidth=1)
+    marked(axes, everywhere, logits)
+    for x in (best, second):
+        axes.annotate(str(x), (x, float(logits[x])), (7, -3), **NOTE)
+    axes.set_yticks([])
+    axes.margins(x=0.01, y=0.12)
+    axes.set_ylabel("the sum")
     axes.set_xlabel("possible answer")
-    figure.axes[0].set_title(f"The waves of {len(keys)} keys meet at {best}")
-    said = (f"Every key writes a wave that is high at {story.answer} and at other places; in the sum {best} stands "
-            f"highest, {lead:.1f} logits ahead of {second}")
+    lead = float(logits[best] - logits[second])
+    axes.set_title(f"In the sum {best} is highest")
+    said = (f"Every key writes a wave that is high at {story.answer} and at the answers beside it on that wave; in the "
+            f"sum {best} stands highest, {lead:.1f} logits ahead of {second}")
     return said, f"Waves over {p} answers, one a key, and their sum, for {a} and {b}. {said}."
 
 
@@ -187,9 +197,10 @@ def every_pair(story: Story, figure, rank: int) -> tuple[str, str]:
     axes.set_title(f"Proved: {percent_lo(bound.correct, bound.total)} of the pairs")
     against_trying(bars, bound.flops, story.brute.flops, "every pair")
     least = f"by at least {digits_lo(float(lit.min()), 2)} logits each, " if len(lit) else ""
-    said = (f"With {rank} directions kept, arcs instead of neurons prove {percent_lo(bound.correct, bound.total)} "
-            f"of the {short_int(bound.total)} pairs, {least}in 1/{story.brute.flops / bound.flops:.0f} of the "
-            "operations of trying")
+    every = story.survey.bound("exact_activations", rank).flops
+    said = (f"With {rank} directions kept and arcs instead of neurons, {percent_lo(bound.correct, bound.total)} of the "
+            f"{short_int(bound.total)} pairs are proved, {least}in 1/{story.brute.flops / bound.flops:.0f} of the "
+            f"operations of trying; neuron by neuron, in the same directions, it is 1/{story.brute.flops / every:.0f}")
     return said, f"Map of pairs, darker where the certified margin is larger; bars of operations. {said}."
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import pandas as pd
 import torch
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 import mechproof as mp
@@ -114,32 +115,38 @@ def one_number(largest: float, way: str) -> Explorer:
     before, now = ({x: count(way, x) for x in LARGEST} for count in (certified_before, certified_now))
     # step by step, the largest first: all that happens happens there
     places = {x: i for i, x in enumerate(LARGEST)}
+    sound, tight = (max(x for x in LARGEST if before[x] in found) for found in ((0, right()), (right(),)))
 
     def draw(figure, largest: float):
-        axes = figure.add_axes((0.11, 0.17, 0.86, 0.7))
-        for found, colour, style, height, words in ((before, plots.OV, "o-", 0.13,
-                                                     "as it was: +inf means that there is no such choice"),
-                                                    (now, plots.QK, "s-", 0.05, "as it is")):
-            axes.plot(places.values(), [found[x] / total() for x in LARGEST], style, color=colour,
-                      markersize=4, linewidth=1.4)
-            axes.annotate(words, (2.2, height), color=colour, fontsize=8.5)
-        truth_line(axes, right() / total())
-        axes.plot([places[largest]] * 2, [found[largest] / total() for found in (before, now)], "o",
-                  color=plots.CHOICE, markersize=8, zorder=3)
-        axes.set_ylim(-0.02, 1)
-        axes.set_xticks(range(len(LARGEST)), [f"{x:g}".replace("+", "") for x in LARGEST])
+        axes = figure.add_axes((0.13, 0.22, 0.84, 0.65))
+        for found, colour, style, size, words in (
+                (before, plots.OV, "o-", 9, "as it was: +inf means that there is no such choice"),
+                (now, plots.QK, "s-", 4, "as it is")):
+            axes.plot(places.values(), [found[x] for x in LARGEST], style, color=colour, markersize=size,
+                      linewidth=1.4, label=words)
+        truth_line(axes, right())
+        axes.plot([places[largest]] * 2, [found[largest] for found in (before, now)], "o", color=plots.CHOICE,
+                  markersize=12, zorder=1, label="the number chosen")
+        axes.legend(loc="center right", fontsize=8.5)
+        # zero, one, and nearly all
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_yticks([0, 1, 1000, total()], ["none", "1 (right)", "1 000", short_int(total())])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(-0.5, 3 * total())
+        axes.set_xticks(range(len(LARGEST)), [f"{x:g}".replace("+", "") for x in LARGEST], rotation=30)
         axes.tick_params(axis="x", labelsize=8.5)
         axes.set_xlabel("largest number of the advice (the largest float64 is 1.8e308)")
-        plots.percent_axis(axes.yaxis, "inputs certified")
+        axes.set_ylabel("inputs certified (log)")
         was, is_ = (percent_lo(found[largest], total()) for found in (before, now))
-        axes.set_title(f"{was} were certified; right is {short_int(right())} of {short_int(total())} inputs")
+        axes.set_title(f"{was} of the inputs were certified; {short_int(right())} of {short_int(total())} is right")
         return (f"{largest:g}: {was} certified as it was, {is_} as it is",
                 f"Certified share against the largest number of the advice. At {largest:g}, {WAYS[way]}: "
                 f"{was} certified as it was, {is_} as it is, "
-                f"of {short_int(total())} inputs, {short_int(right())} of which is right.")
+                f"of {short_int(total())} inputs, of which {short_int(right())} is right.")
 
     return explore(draw, largest=LARGEST, start={"largest": largest},
-                   hint="Go down from the largest number, step by step, to where the program was right.")
+                   hint=f"Go down from the largest number, step by step: from {sound:g} on the program certified "
+                        f"nothing that is wrong, and from {tight:g} on the one input that is right.".replace("e+", "e"))
 
 
 def table_of_votes(way: str, largest: float) -> pd.DataFrame:

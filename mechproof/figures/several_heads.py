@@ -7,7 +7,7 @@ from statistics import mean, median
 import pandas as pd
 import torch
 from jaxtyping import Float
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 from torch import Tensor
 
 import mechproof as mp
@@ -48,67 +48,62 @@ def who_votes(seeds: int = 5) -> Explorer:
     low, high = (min(float(x.amin()) for x in leads.values()), max(float(x.sum(0).amax()) for x in leads.values()))
 
     def draw(figure, heads: str, network: int):
-        axes, found = figure.add_axes((0.1, 0.16, 0.78, 0.71)), leads[heads, network]
+        axes, found = figure.add_axes((0.1, 0.16, 0.87, 0.71)), leads[heads, network]
         maxima, total = range(found.shape[1]), found.sum(0)
-        ends = [float(x[-1]) for x in found]
-        order = sorted(range(len(ends)), key=ends.__getitem__)
         for h, line in enumerate(found):
-            axes.plot(maxima, line, color=COLOURS[h], linewidth=1.3)
-            # one above the other, in order
-            axes.annotate(f"head {h + 1}", (1.01, 0.18 + 0.09 * order.index(h)), xycoords="axes fraction",
-                          color=COLOURS[h], fontsize=8.5)
-        axes.plot(maxima, total, color="black", linewidth=2)
-        axes.annotate("together", (maxima[-1], float(total[-1])), (5, -3), **NOTE)
+            axes.plot(maxima, line, color=COLOURS[h], linewidth=1.3, label=f"head {h + 1}")
+        axes.plot(maxima, total, color="black", linewidth=2, label="together")
+        axes.legend(loc="lower right", ncol=len(found) + 1, fontsize=8.5)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xlim(0, maxima[-1])
         axes.set_ylim(low - 1, high + 1)
         axes.set_xlabel("maximum m of the sequence")
         axes.set_ylabel("mean lead of m (logits)")
         behind, both = [int((line < 0).sum()) for line in found], int((total < 0).sum())
-        axes.set_title(f"Alone behind a wrong token for {', '.join(map(str, behind))} of {len(total)} maxima; "
-                       f"together for {both}")
+        axes.set_title(f"Alone behind for {', '.join(map(str, behind))} of {len(total)} maxima; together for {both}")
         said = ", ".join(f"head {h + 1} for {n}" for h, n in enumerate(behind))
         return (f"{heads} heads, network {network}: behind alone: {said}; together for {both}",
                 f"Lines of the mean lead over the strongest wrong token, by maximum, one a head and their sum, of "
                 f"{SEVERAL[heads]}/{network}. Below zero: {said}; together for {both} of {len(total)} maxima.")
 
-    return explore(draw, {"heads": "2"}, hint="Another network shares the work in another way. Where one head falls "
-                   "behind, another makes up for it, and which one changes from maximum to maximum.",
+    return explore(draw, {"heads": "2"}, hint="Another network shares the work in another way. From maximum 10 "
+                   "on, where one head falls behind, others make up for it, and which one falls behind changes from "
+                   "maximum to maximum. At maxima 0 to 4 nobody does.",
                    height=3.6, heads=[*SEVERAL], network=range(seeds))
 
 
 def split(model: Model, maximum: int = 20) -> Explorer:
     """Sequences by what each of two heads gives, and the corner that a split certifies."""
     leads, searched = {m: sampled_leads(model, m) for m in MAXIMA}, -advise(model)["split"][0]
-    low, high = -9.0, 21.0
 
     def draw(figure, maximum: int, wrong_token: int, split: int):
         axes = figure.add_axes((0.1, 0.15, 0.87, 0.72))
         m, x = maximum, maximum + wrong_token
         one, two = leads[m][0, :, x], leads[m][1, :, x]
+        low, high = min(STEPS) - 1, max(max(STEPS), float(leads[m][..., x].amax())) + 1
         inside, right, best = (one > split) & (two > -split), one + two > 0, float(searched[m, x])
-        axes.fill_between([split, high], -split, high, color=plots.QK, alpha=0.12, linewidth=0)
-        axes.plot([low, -low], [-low, low], color=plots.TRUTH, linestyle="--", linewidth=1)
+        axes.fill_between([split, high], -split, high, color=plots.QK, alpha=0.12, linewidth=0, label="certified")
+        axes.plot([low, -low], [-low, low], color=plots.TRUTH, linestyle="--", linewidth=1, label="leads add up to 0")
         plots.dots(axes, one[~inside], two[~inside], 14, plots.NOISE)
         plots.dots(axes, one[inside], two[inside], 14, plots.QK)
-        axes.plot(best, -best, "o", color="white", markersize=8, markeredgecolor="black", zorder=3)
-        axes.plot(split, -split, "o", color=plots.CHOICE, markersize=10, markeredgecolor="black", zorder=4)
+        axes.plot(best, -best, "o", color="white", markersize=8, markeredgecolor="black", zorder=3,
+                  label="the split that the proof takes")
+        axes.plot(split, -split, "o", color=plots.CHOICE, markersize=10, markeredgecolor="black", zorder=4,
+                  label="this split")
+        axes.legend(loc="lower left", fontsize=8.5)
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
         axes.set_xlabel("lead that head 1 gives, with half the direct path (logits)")
         axes.set_ylabel("lead that head 2 gives")
         n, k, r = len(one), int(inside.sum()), int(right.sum())
-        axes.set_title(f"This split certifies {k} of {n} sequences; {r} are right")
-        axes.annotate("certified: above and right of the split", (high, high), (-4, -12), ha="right", **NOTE)
-        axes.annotate("dashed: the leads add up to 0", (low, low), (6, 6), **NOTE)
-        axes.annotate("hollow: the split that the proof takes", (high, low), (-4, 6), ha="right", **NOTE)
+        axes.set_title(f"This split certifies {k} of {n} sequences; against {WRONG[wrong_token]} {r} are right")
         return (f"maximum {m} against {x}: {k} of {n} certified, {r} right",
                 f"Scatter of {n} random sequences of maximum {m} by the lead over token {x} that each of two heads "
                 f"gives. A corner at {split}, {-split} certifies {k}; {r} lie above the line of leads whose sum is 0.")
 
     start = {"maximum": min(MAXIMA, key=lambda m: abs(m - maximum)), "wrong_token": -1, "split": 4}
     return explore(draw, start, hint="Move the split: the corner slides along the dashed line. Every position of it is "
-                   "sound, and few are useful.",
+                   "sound. At small maxima few are useful; at 60 against m - 1 all are.",
                    height=3.9, maximum=MAXIMA, wrong_token=WRONG, split=STEPS)
 
 
@@ -131,6 +126,7 @@ def lengths() -> Explorer:
         # nearly five decades
         axes.xaxis.set_major_locator(LogLocator(10))
         missing_axis(axes, 5e-5)
+        axes.yaxis.set_major_locator(FixedLocator([0.01, 0.005, 0.001, 0.0005, 0.0001]))
         axes.set_ylim(0.02, 5e-5)
         middle = {}
         for id, colour in PROOFS.items():
@@ -142,8 +138,8 @@ def lengths() -> Explorer:
             axes.annotate(STRATEGIES[id].label, (median(x), median(y)), side[:2], ha=side[2], **NOTE)
             middle[id] = median(x), 1 - median(y)
         (short_one, share), (whole, _) = middle["separable"], middle["brute_force"]
-        axes.set_title(f"{bounds.model.nunique()} models, median: {digits_lo(100 * share, 2)}% certified, "
-                       f"in 1/{int(whole / short_one)} of the operations of trying")
+        axes.set_title(f"{bounds.model.nunique()} models, medians: {digits_lo(100 * share, 2)}% certified, "
+                       f"in 1/{int(whole / short_one)} of the operations")
         said = "; ".join(f"{STRATEGIES[id].label}: median {digits_lo(100 * y, 3)} percent at {short(x)} operations"
                          for id, (x, y) in middle.items())
         return (f"{heads} head{'s' * (heads != '1')}: {short(short_one)} operations against {short(whole)}",
@@ -168,4 +164,4 @@ def what_it_comes_to() -> pd.DataFrame:
                      "least": digits_lo(100 * min(mine.accuracy_lower_bound), 3) + "%",
                      "accuracy, mean": f"{share_lo(mean(mine.truth), 3)}%", "counted exactly": agree,
                      **{STRATEGIES[id].label: middle(rows_of.flops) for id, rows_of in by.items()}})
-    return pd.DataFrame(rows).set_index("heads")
+    return pd.DataFrame(rows).set_index("heads").T
