@@ -150,18 +150,19 @@ def test_the_readme_example_prints_what_it_says():
 def test_disabled_controls_are_those_that_change_nothing(path):
     """In every committed explorer: along a control that is off nothing changes, along one that is on something does."""
     outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
-    found = [re.search(r"data-alts>(.*?)</script>", o.get("data", {}).get("text/html", ""), re.S) for o in outputs]
-    explorers = [json.loads(m.group(1).replace("<\\/", "</")) for m in found if m]
+    pages = [page for o in outputs if "data-frames" in (page := o.get("data", {}).get("text/html", ""))]
+    said = lambda page, key: json.loads(re.search(rf"data-{key}>(.*?)</script>", page, re.S)[1].replace("<\\/", "</"))
+    explorers = [said(page, "alts") | {"at": said(page, "frames")["at"]} for page in pages]
     assert len(explorers) >= (1 if path.stem in ("index", "proof_gone_wrong", "your_own_network") or path.stem.startswith("background") else 3)
     text = "".join(o.get("data", {}).get("text/html", "") for o in outputs)
     names = re.findall(r'location\.hash\.startsWith\("#(\w+)\?', text)
     assert len(names) == len(set(names)) == len(explorers)                 # an address means one explorer
     for data in explorers:
         assert len(data["settings"]) <= 400
-        states = {at: s for at, s in zip(product(*map(range, data["sizes"])), data["settings"])}
-        for at, state in states.items():
+        states = dict(zip(product(*map(range, data["sizes"])), zip(data["settings"], data["at"])))
+        for at, (state, _) in states.items():
             for i, size in enumerate(data["sizes"]):
-                along = {states[(*at[:i], j, *at[i + 1 :])]["frame"] for j in range(size)}
+                along = {states[(*at[:i], j, *at[i + 1 :])][1][0] for j in range(size)}
                 assert (i in state["idle"]) == (len(along) == 1)
 
 

@@ -6,6 +6,7 @@ are measured instead of scaled, and only what lies between them gets narrower; t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from textwrap import fill
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Annotation, Text
+from matplotlib.ticker import FixedLocator
 
 WIDTH = 4.4            # inches: at 358 pixels, words of ten points are eleven pixels tall
 EDGE, LINE = 0.08, 0.19
@@ -80,19 +82,27 @@ def _stretch(column: list[Axes]) -> None:
             axes.set_position((margins[0] / WIDTH + (place.x0 - left) * scale, place.y0,
                                place.width * scale, place.height))
             _thin(axes)
+            _wrap(axes.yaxis.label, axes.bbox.height)
             for text in axes.texts:
                 _wrap(text, 0.6 * axes.bbox.width)
         margins = _margins(column)
     for axes in column:
         _part(axes)
-        place, title = axes.get_position(), _title(axes)
-        title.set_x((EDGE / WIDTH - place.x0) / place.width)
-        _wrap(title, (WIDTH - 2 * EDGE) * axes.figure.dpi)
-        _wrap(axes.xaxis.label, (WIDTH - 2 * EDGE) * axes.figure.dpi)
+        _head_and_foot(axes)
         if axes in legends:
             labels = axes.xaxis.get_tightbbox(axes.figure._get_renderer()) or axes.bbox
-            legends[axes].set_bbox_to_anchor((title.get_position()[0], (labels.y0 - axes.bbox.y0) / axes.bbox.height),
-                                             transform=axes.transAxes)
+            legends[axes].set_bbox_to_anchor((_title(axes).get_position()[0],
+                                              (labels.y0 - axes.bbox.y0) / axes.bbox.height), transform=axes.transAxes)
+
+
+def _head_and_foot(axes: Axes) -> None:
+    """The title from the figure's left edge, the label below in the middle of the panel or as near as it fits."""
+    place, title, label = axes.get_position(), _title(axes), axes.xaxis.label
+    for text in (title, label):
+        _wrap(text, (WIDTH - 2 * EDGE) * axes.figure.dpi)
+    title.set_x((EDGE / WIDTH - place.x0) / place.width)
+    half = label.get_window_extent(axes.figure._get_renderer()).width / axes.figure.bbox.width / 1.88 + EDGE / WIDTH
+    label.set_x((min(max(place.x0 + place.width / 2, half), 1 - half) - place.x0) / place.width)
 
 
 def _lone_legend(axes: Axes) -> Legend | None:
@@ -114,8 +124,9 @@ def _title(axes: Axes) -> Text:
 def _wrap(text: Text, room: float) -> None:
     """Break words into lines of at most so many pixels."""
     words, box = text.get_text(), text.get_window_extent(text.figure._get_renderer())
-    if words and "\n" not in words and "$" not in words and box.width > 0.94 * room:      # browsers set wider
-        text.set_text(fill(words, max(8, int(0.9 * len(words) * room / box.width))))
+    long = max(box.width, box.height)                                     # whichever way it runs
+    if words and "\n" not in words and "$" not in words and long > 0.94 * room:          # browsers set wider
+        text.set_text(fill(words, max(8, int(0.9 * len(words) * room / long))))
 
 
 def _margins(column: list[Axes]) -> tuple[float, float]:
@@ -123,7 +134,8 @@ def _margins(column: list[Axes]) -> tuple[float, float]:
     left, right = min(axes.bbox.x0 for axes in column), max(axes.bbox.x1 for axes in column)
     boxes = [box for axes in column for box in _labels(axes, lambda box: box.x0 > axes.bbox.x1 - 2)]
     dpi = column[0].figure.dpi
-    return (left - min(box.x0 for box in boxes)) / dpi + EDGE, max(0, max(box.x1 for box in boxes) - right) / dpi + EDGE
+    wide = left - min(box.x0 for box in boxes), max(0, max(box.x1 for box in boxes) - right)
+    return 1.04 * wide[0] / dpi + EDGE, 1.04 * wide[1] / dpi + EDGE       # browsers set wider
 
 
 def _room_above_and_below(column: list[Axes]) -> tuple[float, float]:
@@ -159,8 +171,11 @@ def _part(axes: Axes) -> None:
 
 
 def _thin(axes: Axes) -> None:
-    """Of the labels along the horizontal axis, show no two that touch."""
+    """Of the labels along the horizontal axis, show no two that touch; names are broken between words before."""
     renderer, right = axes.figure._get_renderer(), float("-inf")
+    if isinstance(axes.xaxis.get_major_locator(), FixedLocator):
+        names = [re.sub(r"(?<=[a-z]) ", "\n", tick.label1.get_text()) for tick in axes.xaxis.get_major_ticks()]
+        axes.set_xticks(axes.get_xticks(), names)
     for tick in axes.xaxis.get_major_ticks():
         if tick.label1.get_text():
             box = tick.label1.get_window_extent(renderer)

@@ -95,18 +95,17 @@ def bend(story: Story, figure, difference: int, key: int) -> tuple[str, str]:
     twice = torch.fft.rfft(y)
     twice[torch.arange(len(twice)) != 2] = 0
     angle = torch.arange(p) * 2 * pi / p
-    axes.plot(angle, x, color=plots.NOISE, linewidth=1.2)
+    axes.plot(angle, x, color=plots.NOISE, linewidth=1.2, label="heard")
     axes.fill_between(angle, y, color=SHARP, alpha=0.25, linewidth=0)
-    axes.plot(angle, y, color=SHARP)
-    axes.plot(angle, torch.fft.irfft(twice, n=p), color=SOFT, linestyle="--", linewidth=1.6)
+    axes.plot(angle, y, color=SHARP, label="after the ReLU")
+    axes.plot(angle, torch.fft.irfft(twice, n=p), color=SOFT, linestyle="--", linewidth=1.6,
+              label="of that: twice the frequency")
     top = 2.3 * float(H.abs().max())
     axes.set_ylim(-top, top)
     axes.set_xticks([0, pi, 2 * pi], ["0", "π", "2π"])
     axes.set_xlabel(f"key {key} times half the sum of a and b, as an angle; the difference stays {difference}")
     axes.set_ylabel("neuron")
-    for text, colour, dx in (("heard", plots.NOISE, 0.02), ("after the ReLU", SHARP, 0.14),
-                             ("of that: twice the frequency", SOFT, 0.36)):
-        axes.text(dx, 0.03, text, color=colour, transform=axes.transAxes, fontsize=8.5)
+    axes.legend(loc="lower left", ncols=3)
     strength, height = float(twice[2].abs()) * 2 / p, story.height(key, difference)
     axes.set_title("What is bent has twice the frequency")
     said = (f"At difference {difference} the wave stands at {abs(height):.2f} of its height; after the ReLU a wave of "
