@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import sys
@@ -360,6 +361,14 @@ def test_what_a_group_takes_along(page):
         assert page.locator("img").evaluate("async i => { await i.decode(); return i.naturalWidth; }") > 400
         printed = (SITE / "book" / f"handout_{chapter}.pdf").read_bytes()
         assert printed.startswith(b"%PDF") and b"/Count 1\n" in printed, f"{chapter}'s handout is not one page"
+
+
+def test_no_page_is_heavy():
+    """At most 450 KB each as a server sends it; what a phone loads besides, drawing by drawing, at most 150 KB."""
+    for path in (SITE / "book").glob("*.html"):
+        assert len(gzip.compress(path.read_bytes())) < 450_000, path.name
+    for path in (SITE / "_static" / "narrow").glob("*.js"):
+        assert len(gzip.compress(path.read_bytes())) < 150_000, path.name
 
 
 def test_no_page_names_the_folder_that_it_was_built_in():

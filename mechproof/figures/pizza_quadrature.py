@@ -171,7 +171,7 @@ def rectangles(seed: int) -> Explorer:
 
     return explore(draw, {"nodes": 12}, nodes=RULES,
                    jitter={0: "none", 30: "30% of the spacing", 100: "100% of the spacing"},
-                   answer_off_by={0: "nothing: c = s"} | {d: f"c - s = {d}/12 of a turn" for d in (2, 3, 6)},
+                   answer_off_by={0: "nothing: c = s"} | {d: f"c - s = {d}/12 of a turn" for d in (3, 6)},
                    hint="Evenly spaced nodes err little; moments know it, boxes hardly. Go from 5 nodes to 6: in what "
                         "is proved for every s and c fewer were better; for the s and c drawn it may be otherwise. "
                         "Then jitter them: moments pay at once. For an answer that is off by 3/12 of a turn the "

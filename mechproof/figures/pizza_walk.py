@@ -156,19 +156,21 @@ def adding_up(story: Story, figure, difference: int) -> tuple[str, str]:
     everywhere = torch.arange(p)
 
     def marked(axes, x, y):
-        axes.plot(x, y, ".", color=SHARP, markersize=3.5)
         axes.plot(float(x[second]), float(y[second]), "o", color=SOFT, markersize=7, markeredgecolor="black")
         choice(axes, float(x[best]), float(y[best]), size=8)
     for j, (key, values) in enumerate(zip(keys, written)):
         axes = figure.add_axes((0.08 + wide * j, 0.66, 0.92 * wide, 0.23))
-        marked(axes, (fourier.turn(key * (everywhere - story.answer), p) + pi) % (2 * pi) - pi, values)
+        phase = (fourier.turn(key * (everywhere - story.answer), p) + pi) % (2 * pi) - pi
+        axes.plot(phase.sort().values, values[phase.argsort()], color=SHARP, linewidth=1.5)
+        marked(axes, phase, values)
         axes.set_ylim(-top, top)
         axes.set_yticks([])
         axes.set_xticks([-pi, 0, pi], ["-π", f"{story.answer}", "π"])
         axes.text(0.02, 0.9, f"key {key}", transform=axes.transAxes, fontsize=9)
     figure.axes[len(keys) // 2].set_xlabel("where the key puts each answer on its wave")
     axes = figure.add_axes((0.08, 0.14, 0.9, 0.3))
-    axes.vlines(everywhere, float(logits.min()), logits, color=plots.PALE, linewidth=1)
+    stems = torch.stack([logits.min().expand(p), logits, torch.full_like(logits, torch.nan)], 1)
+    axes.plot(everywhere.repeat_interleave(3), stems.flatten(), color=SHARP, linewidth=1.2)
     marked(axes, everywhere, logits)
     for x in (best, second):
         axes.annotate(str(x), (x, float(logits[x])), (7, -3), **NOTE)
