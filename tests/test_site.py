@@ -328,6 +328,21 @@ def test_figures_can_be_read_on_a_phone(browser):
     page.close()
 
 
+def test_what_is_wider_than_a_phone_says_so(browser):
+    """Formulas and tables that scroll fade at the edge, until one has scrolled to their end; none is cut off for good."""
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    open_chapter(page, "pizza_quadrature")
+    page.wait_for_selector("mjx-container.more, span.math.more")
+    page.wait_for_selector(".output.text_html.more")
+    cut = page.evaluate("""() => [...document.querySelectorAll("article span.math, article mjx-container")].filter((e) =>
+      e.scrollWidth > e.clientWidth + 8 && !["auto", "scroll"].includes(getComputedStyle(e).overflowX)).length""")
+    assert cut == 0
+    table = page.locator(".output.text_html.more").first
+    table.evaluate("e => { e.dataset.here = 1; e.scrollLeft = e.scrollWidth; }")
+    page.wait_for_selector("[data-here]:not(.more)")
+    page.close()
+
+
 def test_a_phone_that_is_turned_gets_the_wide_drawing(browser):
     page = browser.new_page(viewport={"width": 390, "height": 800})
     open_chapter(page)
