@@ -325,6 +325,9 @@ def test_figures_can_be_read_on_a_phone(browser):
             shown, own = explorer.locator("img").evaluate("async i => { await i.decode(); return [i.clientWidth, i.naturalWidth]; }")
             assert shown <= 390 and 10 * 96 / 72 * shown / own >= 10, (name, explorer.get_attribute("id"))
             assert state(explorer)[1:] == stated(explorer)
+        for shown, own in page.evaluate("""async () => Promise.all([...document.querySelectorAll("article picture:has(source) img")].map(
+                async (i) => { i.scrollIntoView(); await i.decode(); return [i.clientWidth, i.naturalWidth]; }))"""):
+            assert shown <= 390 and 10 * 96 / 72 * shown / own >= 10, name
     page.close()
 
 

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from .narrow import narrow
+
 STYLE = str(Path(__file__).with_name("mechproof.mplstyle"))
 # Okabe and Ito's palette, one meaning each throughout the book
 QK, OV, EU, NOISE, TRUTH, CHOICE = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#000000", "#CC79A7"
@@ -73,13 +75,15 @@ def named_points(figure: Figure) -> list[tuple[str, int, int]]:
     return found
 
 
-def image(text: str, alt: str, style: str = "") -> str:
-    """SVG text as an html image in a frame that scrolls where the page is narrow (mechproof.css),
-    also by the keyboard."""
-    return (f'<div class="mechproof-figure" tabindex="0" role="group" aria-label="figure">'
-            f'<img style="max-width:100%;width:720px;height:auto;background:#fff;display:block;{style}" '
-            f'alt="{html.escape(alt)}" '
-            f'src="data:image/svg+xml,{quote(text, safe=UNESCAPED)}"></div>')
+def image(text: str, alt: str, style: str = "", phone: str = "") -> str:
+    """SVG text as an html image, another on a phone if there is one; else it stands in a frame that scrolls where the
+    page is narrow (mechproof.css), also by the keyboard."""
+    coded = lambda text: f"data:image/svg+xml,{quote(text, safe=UNESCAPED)}"
+    shown = (f'<img style="max-width:100%;width:720px;height:auto;background:#fff;display:block;{style}" '
+             f'alt="{html.escape(alt)}" src="{coded(text)}">')
+    if phone:
+        shown = f'<picture><source media="(max-width: 500px)" srcset="{coded(phone)}">{shown}</picture>'
+    return f'<div class="mechproof-figure" tabindex="0" role="group" aria-label="figure">{shown}</div>'
 
 
 class Picture:
@@ -87,12 +91,15 @@ class Picture:
 
     def __init__(self, figure: Figure, alt: str):
         self.svg, self.alt = svg(figure), alt
+        with house():
+            narrow(figure)
+        self.phone = svg(figure)
 
     def __repr__(self) -> str:
         return self.alt
 
     def _repr_html_(self) -> str:
-        return image(self.svg, self.alt)
+        return image(self.svg, self.alt, phone=self.phone)
 
 
 def flops_label(x: float, _=None) -> str:
