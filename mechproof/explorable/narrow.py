@@ -171,13 +171,28 @@ def _part(axes: Axes) -> None:
 
 
 def _thin(axes: Axes) -> None:
-    """Of the labels along the horizontal axis, show no two that touch; names are broken between words before."""
-    renderer, right = axes.figure._get_renderer(), float("-inf")
-    if isinstance(axes.xaxis.get_major_locator(), FixedLocator):
-        names = [re.sub(r"(?<=[a-z]) ", "\n", tick.label1.get_text()) for tick in axes.xaxis.get_major_ticks()]
-        axes.set_xticks(axes.get_xticks(), names)
+    """Labels along the horizontal axis do not touch: names break between words, or lean; of numbers some are shown."""
+    ticks = axes.xaxis.get_major_ticks()
+    names = [tick.label1.get_text() for tick in ticks]
+    if isinstance(axes.xaxis.get_major_locator(), FixedLocator) and any(re.search("[a-z]{3}", name) for name in names):
+        axes.set_xticks(axes.get_xticks(), [re.sub(r"(?<=[a-z]) ", "\n", name) for name in names])
+        if _touching(axes):
+            axes.set_xticks(axes.get_xticks(), [name.replace("\n", " ") for name in names], rotation=35, ha="right",
+                            rotation_mode="anchor")
+    else:
+        for tick in ticks:
+            tick.label1.set_visible(True)
+        for tick in _touching(axes):
+            tick.label1.set_visible(False)
+
+
+def _touching(axes: Axes) -> list:
+    """The ticks whose labels begin before one that stands to the left has ended."""
+    renderer, right, found = axes.figure._get_renderer(), float("-inf"), []
     for tick in axes.xaxis.get_major_ticks():
-        if tick.label1.get_text():
-            box = tick.label1.get_window_extent(renderer)
-            tick.label1.set_visible(box.x0 > right + 4)
-            right = box.x1 if tick.label1.get_visible() else right
+        box = tick.label1.get_window_extent(renderer)
+        if tick.label1.get_text() and box.x0 <= right + 4:
+            found.append(tick)
+        elif tick.label1.get_text():
+            right = box.x1
+    return found

@@ -78,11 +78,12 @@ def named_points(figure: Figure) -> list[tuple[str, int, int]]:
 def image(text: str, alt: str, style: str = "", phone: str = "") -> str:
     """SVG text as an html image, another on a phone if there is one; else it stands in a frame that scrolls where the
     page is narrow (mechproof.css), also by the keyboard."""
-    coded = lambda text: f"data:image/svg+xml,{quote(text, safe=UNESCAPED)}"
+    coded = lambda text, safe=UNESCAPED: f"data:image/svg+xml,{quote(text, safe=safe)}"
     shown = (f'<img style="max-width:100%;width:720px;height:auto;background:#fff;display:block;{style}" '
              f'alt="{html.escape(alt)}" src="{coded(text)}">')
     if phone:
-        shown = f'<picture><source media="(max-width: 500px)" srcset="{coded(phone)}">{shown}</picture>'
+        source = coded(phone, UNESCAPED.replace(" ", ""))                  # a space would end the address
+        shown = f'<picture><source media="(max-width: 500px)" srcset="{source}">{shown}</picture>'
     return f'<div class="mechproof-figure" tabindex="0" role="group" aria-label="figure">{shown}</div>'
 
 
