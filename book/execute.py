@@ -1,4 +1,4 @@
-"""Execute the chapters in place, deterministically: outputs are committed, so that what is checked is what is published.
+"""Execute the chapters in place, deterministically: outputs are committed, so that what is checked is published.
 
     python book/execute.py [CHAPTER.ipynb ...]
 
@@ -17,11 +17,12 @@ from nbclient import NotebookClient
 BOOK = Path(__file__).parent
 NARROW = BOOK / "_static" / "narrow"
 DRAW_NARROW = f"""
+from pathlib import Path
 from mechproof.explorable.explore import Explorer
 for shown in list(Out.values()):
     if isinstance(shown, Explorer):
         name, script = shown.narrow_script()
-        open({str(NARROW)!r} + "/" + name + ".js", "w").write(script)
+        Path({str(NARROW)!r}, name + ".js").write_text(script)
 """
 
 

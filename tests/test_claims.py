@@ -40,6 +40,10 @@ def test_how_many_directions_the_compact_proofs_need():
         for tier, (enough, fewer) in needed.items():
             assert whole - share(f"compact-{tier}", enough) < off < whole - share(f"compact-{tier}", fewer)
     assert 0 < share("compact-gram", 24) - share("compact-gram", 32) < 3e-4
+    for tier, enough in (("gram", 10), ("frobenius", 17), ("spectral", 22)):              # the hint of the opening figure
+        fewer, bound = (mp.prove(mp.load("max-of-4/0"), f"compact-{tier}", rank) for rank in (enough - 1, enough))
+        assert fewer.accuracy_lower_bound < 0.99 < bound.accuracy_lower_bound and fewer.flops > bound.flops
+        assert share(f"compact-{tier}", 0) == 0
 
 
 def test_what_the_terms_are():

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from mechproof.explorable import faces, plots
-from mechproof.explorable.explore import explore
+from mechproof.explorable.explore import explore, shown
 from mechproof.explorable.narrow import WIDTH, narrow
 from mechproof.proof.family import InputError
 
@@ -44,11 +44,12 @@ def test_the_page_puts_together_what_was_drawn():
     """Every frame, unpacked as the script does it, is the drawing of its setting, line for line."""
     explorer = toy()
     html = explorer.html()
-    stored = payload(html, "data-frames")
-    for setting, (frame, _) in zip(explorer.settings(), stored["at"]):
-        runs = stored["frames"][frame]
-        lines = [line for at in range(0, len(runs), 2) for line in stored["lines"][runs[at] : runs[at] + runs[at + 1]]]
-        assert lines == explorer.frame(**setting)[0].splitlines()
+    for setting in explorer.settings():
+        svg, headline, alt = explorer.frame(**setting)
+        address = {name: str(value) for name, value in setting.items()}
+        assert shown(html, address) == ("\n".join(svg.splitlines()), headline, alt)
+    with pytest.raises(ValueError):
+        shown(html, {"kind": "high", "rank": "9"})
 
 
 def test_marks_that_say_their_style_once_are_the_same_marks(monkeypatch):
@@ -283,6 +284,30 @@ def test_for_a_phone_panels_stand_below_one_another_and_all_words_are_on_the_pic
         assert titles, "a long title was not broken"
         shown = [tick.label1.get_window_extent(renderer) for tick in left.xaxis.get_major_ticks() if tick.label1.get_visible()]
         assert 2 <= len(shown) < 5 and all(a.x1 < b.x0 for a, b in zip(shown, shown[1:]))
+
+
+@pytest.mark.parametrize("page", ["frontier", "walk", "neuron", "claim", "three_things"])
+def test_on_a_phone_the_books_figures_keep_their_words_on_the_picture(page):
+    """Figures of the book, at their start and their ends: no word leaves the drawing, no two remarks of a panel touch."""
+    import mechproof as mp
+    from mechproof import zoo
+    from mechproof.figures import max_of_k_walk, noise_limits, noise_over_models, past_the_paper, pizza_quadrature
+    explorer = {"frontier": lambda: past_the_paper.frontier(past_the_paper.Proofs(mp.load("max-of-4/0")), "exact", 12),
+                "walk": lambda: max_of_k_walk.a_proof(mp.load("max-of-4/0")),
+                "neuron": lambda: pizza_quadrature.neuron(pizza_quadrature.Survey(mp.load("pizza-31/1"))),
+                "claim": lambda: noise_over_models.claim(zoo.results("noise")),
+                "three_things": lambda: noise_limits.three_things(noise_limits.Survey(mp.load("max-of-4/0"), 0), 1)}[page]()
+    settings = explorer.settings()
+    for setting in [explorer.start, *settings[:: max(1, len(settings) // 6)], settings[-1]]:
+        explorer.frame(narrow, **setting)
+        figure = explorer._figures[0]
+        with plots.house():
+            figure.draw_without_rendering()
+            boxes = [[t.get_window_extent() for t in axes.texts if t.get_visible() and t.get_text()] for axes in figure.axes]
+            ends = [t.get_window_extent() for axes in figure.axes if axes.axison for t in (axes._left_title, axes.xaxis.label) if t.get_text()]
+        assert all(box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 for box in [*ends, *(b for some in boxes for b in some)]), setting
+        for some in boxes:
+            assert not any(a.padded(-2.5).overlaps(b.padded(-2.5)) for i, a in enumerate(some) for b in some[:i]), setting
 
 
 def test_the_drawings_for_phones_have_the_settings_of_the_page():

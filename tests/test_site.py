@@ -43,7 +43,9 @@ def page(browser):
 
 PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "proof_gone_wrong", "pizza_quadrature", "noise_limits",
          "reproduction", "references", "several_heads", "your_own_network", "api", "reading_group",
-         "background_proofs", "background_paths", "background_fourier", "background_rounding")
+         "background_proofs", "background_paths", "background_fourier", "background_rounding",
+         "slides_1", "slides_2", "slides_3", "handout_max_of_k", "handout_past_the_paper", "handout_pizza_quadrature",
+         "handout_noise_limits")
 EXPLORERS = {"index": 1, "max_of_k": 7, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 9, "noise_limits": 11,
              "reproduction": 3, "several_heads": 3, "your_own_network": 1, "background_proofs": 1, "background_paths": 1,
              "background_fourier": 1, "background_rounding": 1}                # at least
@@ -363,7 +365,9 @@ def test_a_phone_that_is_turned_gets_the_wide_drawing(browser):
 def test_what_a_group_takes_along(page):
     """Slides of each session: every figure that the guide's table points to, every question; arrows move. Handouts: one page."""
     open_chapter(page, "reading_group")
-    for number, title in enumerate(page.locator("main h2", has_text="Session").all_inner_texts(), 1):
+    titles = page.locator("main h2", has_text="Session").all_inner_texts()
+    assert len(titles) == 3
+    for number, title in enumerate(titles, 1):
         open_chapter(page, "reading_group")
         session = page.locator("section", has=page.get_by_role("heading", name=title.rstrip("#"), exact=False)).last
         rows, links = session.locator("tbody tr").count(), session.locator("tbody a[href*='?']").count()

@@ -52,7 +52,8 @@ def pictures_first(app, doctree: nodes.document) -> None:
 
 
 def plain(text: nodes.Text) -> bool:
-    """Whether it is running text of a page."""
+    """Whether it is running text of a page, and no words of a link that leads elsewhere already (html has no link in a
+    link)."""
     siblings = text.parent.children
     before = siblings[siblings.index(text) - 1] if siblings.index(text) else None
     if isinstance(before, nodes.raw) and before.astext().startswith("<a "):

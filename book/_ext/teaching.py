@@ -1,4 +1,4 @@
-"""What a group takes along: slides for each session and a handout of one page for each chapter, made of the book itself.
+"""What a group takes along: slides for each session, a handout of one page for each chapter, made of the book itself.
 
 The guide's table of a session becomes its slides: a row a slide, every figure that a row points to in the setting that
 the link names, every question with its answer folded.  A handout has a chapter's theorem, one picture, and the first
@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from string import Template
 from urllib.parse import parse_qsl
 
 from docutils import nodes
 from sphinx_proof.nodes import theorem_node
 from theorems import title_of
 
-GUIDE, HERE = "book/reading_group", Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from mechproof.explorable.explore import shown  # noqa: E402
+
+GUIDE, FRAME = "book/reading_group", Template(Path(__file__).with_name("frame.html").read_text())
 # chapter: its theorem and its picture, as an address
 HANDOUTS = {"max_of_k": ("Subcubic bound", "walk?step=5&rank=1&gap=8"),
             "past_the_paper": ("A sum of single-token functions", "frontier?strategy=exact&rank=12"),
@@ -33,23 +37,12 @@ def picture(app, address: str) -> str:
     """An explorer's drawing at the setting that an address names, `chapter.html#name?control=value&...`, as html."""
     page, _, rest = address.partition(".html#")
     name, _, query = rest.partition("?")
-    said = dict(parse_qsl(query))
     for raw in app.env.get_doctree(f"book/{page}").findall(nodes.raw):
-        text = raw.astext()
-        if f'"#{name}?' not in text:
-            continue
-        data, drawn = (json.loads(re.search(rf"data-{key}>(.*?)</script>", text, re.S)[1].replace("<\\/", "</"))
-                       for key in ("alts", "frames"))
-        controls = list(dict.fromkeys(re.findall(r'data-control="(\w+)"', text)))
-        at = 0
-        for control, values in zip(controls, data["values"]):
-            at = at * len(values) + values.index(said[control])
-        runs = drawn["frames"][drawn["at"][at][0]]
-        lines = [line for i in range(0, len(runs), 2) for line in drawn["lines"][runs[i] : runs[i] + runs[i + 1]]]
-        coded = base64.b64encode("\n".join(lines).encode()).decode()
-        state = data["settings"][at]
-        return (f'<p class="says">{html.escape(state["headline"])}</p>'
-                f'<img alt="{html.escape(state["alt"])}" src="data:image/svg+xml;base64,{coded}">')
+        if f'"#{name}?' in raw.astext():
+            svg, headline, alt = shown(raw.astext(), dict(parse_qsl(query)))
+            coded = base64.b64encode(svg.encode()).decode()
+            return (f'<p class="says">{html.escape(headline)}</p>'
+                    f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{coded}">')
     raise ValueError(f"{address}: no figure of that name on that page")
 
 
@@ -88,7 +81,7 @@ def slides(app, session: nodes.section) -> str:
     for row in session.next_node(nodes.tbody).children:
         found += of_a_row(app, row)
     found += [of_a_question(app, item) for item in session.next_node(nodes.bullet_list).children]
-    return page("slides", title, "\n".join(found))
+    return page("slides", title, "\n".join(found) + '<script src="../_static/slides.js"></script>')
 
 
 def handout(app, chapter: str) -> str:
@@ -99,9 +92,11 @@ def handout(app, chapter: str) -> str:
     theorem = next(node for node in doctree.findall(theorem_node) if title_of(node) == wanted)
     said = "".join(part(app, node) for node in theorem.children if not isinstance(node, nodes.title))
     learned = [node for node in doctree.findall(nodes.paragraph) if node.astext().startswith("Learned.")][:3]
-    printed = f'<p class="screen"><a href="handout_{chapter}.pdf">as PDF</a></p>' if browser() else ""
-    return page("handout", title, f'{printed}<h1>{html.escape(title)}</h1><div class="theorem"><p class="says">Theorem: {wanted}</p>'
-                f"{said}</div>{picture(app, f'{chapter}.html#{address}')}{''.join(part(app, node) for node in learned)}")
+    parts = [f'<p class="screen"><a href="handout_{chapter}.pdf">as PDF</a></p>' if browser() else "",
+             f"<h1>{html.escape(title)}</h1>",
+             f'<div class="theorem"><p class="says">Theorem: {html.escape(wanted)}</p>{said}</div>',
+             picture(app, f"{chapter}.html#{address}"), *(part(app, node) for node in learned)]
+    return page("handout", title, "".join(parts))
 
 
 def browser() -> str | None:
@@ -110,9 +105,8 @@ def browser() -> str | None:
 
 
 def page(kind: str, title: str, body: str) -> str:
-    """A page of a kind: its frame is a file beside this one."""
-    frame = (HERE / f"{kind}.html").read_text()
-    return frame.replace("TITLE", html.escape(title)).replace("BODY", body)
+    """A page of a kind, which has its style in _static."""
+    return FRAME.substitute(kind=kind, title=html.escape(title), body=body)
 
 
 def write(app, exception) -> None:
@@ -122,7 +116,8 @@ def write(app, exception) -> None:
     folder = Path(app.outdir) / "book"
     app.builder.current_docname = GUIDE
     guide = app.env.get_and_resolve_doctree(GUIDE, app.builder)
-    sessions = [node for node in guide.findall(nodes.section) if node.next_node(nodes.title).astext().startswith("Session")]
+    sessions = [node for node in guide.findall(nodes.section)
+                if node.next_node(nodes.title).astext().startswith("Session")]
     for number, session in enumerate(sessions, 1):
         (folder / f"slides_{number}.html").write_text(slides(app, session))
     for chapter in HANDOUTS:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -275,6 +276,21 @@ class Explorer(TwoFaces):
         items = "".join(f'<option value="{j}"{" selected" if j == at else ""}>{html.escape(text)}</option>'
                         for j, text in enumerate(options.values()))
         return f"<label>{label} <select {common}>{items}</select></label>"
+
+
+def shown(element: str, setting: Mapping[str, str]) -> tuple[str, str, str]:
+    """(svg, headline, alt text) that an explorer's html has for a setting, given as its address says it.
+
+    Errors: KeyError for a control that is not set, ValueError for a value that it does not have.
+    """
+    said, drawn = (json.loads(re.search(rf"data-{key}>(.*?)</script>", element, re.S)[1])
+                   for key in ("alts", "frames"))
+    at = 0
+    for control, values in zip(dict.fromkeys(re.findall(r'data-control="(\w+)"', element)), said["values"]):
+        at = at * len(values) + values.index(setting[control])
+    runs, state = drawn["frames"][drawn["at"][at][0]], said["settings"][at]
+    lines = [line for i in range(0, len(runs), 2) for line in drawn["lines"][runs[i] : runs[i] + runs[i + 1]]]
+    return "\n".join(lines), state["headline"], state["alt"]
 
 
 class Points:

@@ -100,10 +100,10 @@ def frontier(proved: Proofs, strategy: str, rank: int) -> Explorer:
     start = {"strategy": strategy, "rank": min(ranks, key=lambda r: abs(r - rank))}
     return explore(draw, start, lambda strategy, rank: () if proved.ranks(strategy) else ("rank",),
                    "Go from few buckets to branch and bound: the proof grows by a few million operations and becomes "
-                   "exact. Then choose a compact one and move its rank: with fewer than 12 to 24 directions, by "
-                   "which it is, more than a hundredth stays open, and the proof grows too, since it has more to try "
-                   "singly; with none it claims nothing. (Its diamond has a rank of its own for each table; the slider "
-                   "gives all three the same.)", height=4.3,
+                   "exact. Then choose a compact one and move its rank: with fewer than 10 (norms of rows), 17 (no "
+                   "products) or 22 directions more than a hundredth stays open, and the proof grows too, since it "
+                   "lists more; with none it claims nothing. (Its diamond has a rank of its own for each table; the "
+                   "slider gives all three the same.)", height=4.3,
                    fine={"rank": range(ranks[-1] + 1)} if proved.ranked else None,
                    strategy={id: OURS[id] for id in proved.ids}, rank=ranks)
 
