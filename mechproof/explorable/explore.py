@@ -129,7 +129,7 @@ SCRIPT = """
   }
   function fit() {
     const narrow = (window.mechproofNarrow || {})[root.id];
-    if (phone.matches && !narrow) return load();
+    if (phone.matches && !narrow) return seen.observe(root);
     frames = phone.matches ? narrow : wide;
     root.toggleAttribute("data-narrow", phone.matches);
     show();
@@ -142,7 +142,6 @@ SCRIPT = """
     script.onload = fit;
     document.head.append(script);
   }, { rootMargin: "800px" });
-  const load = () => seen.observe(root);
   controls.forEach((c) => c.addEventListener("input", () => { show(); link(); }));
   if (onSite) {
     follow();

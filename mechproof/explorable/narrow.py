@@ -7,7 +7,6 @@ are measured instead of scaled, and only what lies between them gets narrower; t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from textwrap import fill
 
 from matplotlib.axes import Axes
@@ -27,11 +26,10 @@ def narrow(figure: Figure) -> None:
     figure.set_size_inches(WIDTH, tall)
     for column in columns:
         _stretch(column)
-    boxes = [_box(column) for column in columns]
-    rooms = [_room_above_and_below(column) for column in columns]
-    total = sum(above + below + (high - low) * tall for (above, below), (low, high) in zip(rooms, boxes))
-    notes = [_note(text) for text in figure.texts]
-    total += sum(notes)
+    places = [[axes.get_position() for axes in column] for column in columns]
+    boxes = [(min(place.y0 for place in some), max(place.y1 for place in some)) for some in places]
+    rooms, notes = [_room_above_and_below(column) for column in columns], [_note(text) for text in figure.texts]
+    total = sum(notes) + sum(sum(room) + (high - low) * tall for room, (low, high) in zip(rooms, boxes))
     figure.set_size_inches(WIDTH, total)
     ceiling = total
     for column, (above, below), (low, high) in zip(columns, rooms, boxes):
@@ -63,11 +61,6 @@ def _columns(panels: list[Axes]) -> list[list[Axes]]:
         columns[-1].append(axes)
         right = max(right, axes.get_position().x1)
     return columns
-
-
-def _box(column: Iterable[Axes]) -> tuple[float, float]:
-    """Its lowest and its highest place, as fractions of the figure."""
-    return min(axes.get_position().y0 for axes in column), max(axes.get_position().y1 for axes in column)
 
 
 def _stretch(column: list[Axes]) -> None:
@@ -158,8 +151,7 @@ def _labels(axes: Axes, outside) -> list:
 
 
 def _part(axes: Axes) -> None:
-    """A label that leaves its panel on the left goes to the other side of its point; of labels that touch the first
-    is shown."""
+    """A label that leaves its panel on the left goes to the other side; of labels that touch the first is shown."""
     renderer, kept = axes.figure._get_renderer(), []
     for text in axes.texts:
         if isinstance(text, Annotation) and text.get_window_extent(renderer).x0 < axes.bbox.x0 and text.xyann[0] < 0:
