@@ -1,4 +1,4 @@
-"""What a group takes along: slides for each session, a handout of one page for each chapter, made of the book itself.
+"""What a group takes along: slides for each session, a page for each long chapter, made of the book itself.
 
 The guide's table of a session becomes its slides: a row a slide, every figure that a row points to in the setting that
 the link names, every question with its answer folded.  A handout has a chapter's theorem, one picture, and the first
