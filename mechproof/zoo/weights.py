@@ -332,6 +332,11 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
         save_file(dict(tensors), part, dict(metadata))
 
 
+def in_half(x: Tensor) -> Tensor:
+    """The same numbers in half the bytes, where float16 holds each of them."""
+    return x.half() if torch.equal(x.half().float(), x) else x
+
+
 def save_collection(collection: str, header: Mapping, members: Sequence[tuple[dict, Mapping[str, Tensor]]],
                     folder: Path = DATA) -> None:
     """Write a collection's models, stacked, in as many shards as keep a file below 8 MiB.
@@ -342,6 +347,6 @@ def save_collection(collection: str, header: Mapping, members: Sequence[tuple[di
     step = max(1, SHARD_BYTES // one)
     for shard, start in enumerate(range(0, len(members), step)):
         part = members[start : start + step]
-        stacked = {key: torch.stack([tensors[key] for _, tensors in part]) for key in part[0][1]}
+        stacked = {key: in_half(torch.stack([tensors[key] for _, tensors in part])) for key in part[0][1]}
         text = json.dumps({"collection": collection, **header, "models": [entry for entry, _ in part]})
         save_atomically(folder / f"{collection}.{shard}.safetensors", stacked, {"mechproof": text})
