@@ -115,6 +115,11 @@ STRATEGIES = {
     "moments_exact_neurons": Name("moments, worst neurons exactly",
         "As moments, with the neurons that fit worst computed one by one."),
     "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
+    "cosets": Name("coset by coset",
+        "Every neuron is told only in which coset each input lies; tables over cosets are added up, those that share "
+        "most first."),
+    "directions": Name("directions of the output",
+        "Some directions of the votes exactly, of the rest what is a share of x and a share of y, and norms."),
 }
 PEELS = {
     "QK": Name("both sides", "r singular directions of W_Q W_K^T, out of all four factors."),
