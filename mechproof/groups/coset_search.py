@@ -18,7 +18,7 @@ from .cosets import check, ends
 from .group import cosets, subgroups
 
 # logits of slack that one more cell of a neuron should save: tried from the dearest on, so from short proofs to long ones
-A_CELL = (0.01, 0.003, 0.001, 0.0003, 0.0001)
+A_CELL = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 
 def losses(x: Float[Tensor, "G n"], U: Float[Tensor, "n G"], cells: Int[Tensor, "candidates G"]) -> Tensor:
@@ -50,14 +50,20 @@ def candidates(model: Model) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
+def priced(model: Model, parts: int, price: float) -> Advice:
+    """At most so many partitions a side, where a cell has to save so many logits of slack."""
+    advice = {}
+    for side, (loss, cells) in candidates(model).items():
+        dear = loss + price * (cells.amax(1)[:, None] + 1) * (loss.sum(0) > 0)
+        advice |= dict(zip((f"{side}_cells", f"{side}_of"), shared(dear, cells, parts)))
+    return advice
+
+
 def advise(model: Model, parameters: Parameters) -> Advice:
     """The first partitions that certify `aim` percent, else those that certify most."""
     best, most = {}, -1
     for price in A_CELL:
-        advice = {}
-        for side, (loss, cells) in candidates(model).items():
-            dear = loss + price * (cells.amax(1)[:, None] + 1) * (loss.sum(0) > 0)
-            advice |= dict(zip((f"{side}_cells", f"{side}_of"), shared(dear, cells, parameters["parts"])))
+        advice = priced(model, parameters["parts"], price)
         certified = check(model, advice, parameters).correct
         best, most = (advice, certified) if certified > most else (best, most)
         if 100 * certified >= parameters["aim"] * model["answers"].numel():

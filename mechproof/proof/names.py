@@ -121,6 +121,10 @@ STRATEGIES = {
     "directions": Name("directions of the output",
         "Some directions of the votes exactly, of the rest what is a share of x and a share of y, and norms."),
 }
+BASES = {
+    "irreps": Name("irreps", "The irreps that most of the votes lie in, one after the other."),
+    "singular": Name("singular vectors", "The directions in which the votes are largest, whatever they mean."),
+}
 PEELS = {
     "QK": Name("both sides", "r singular directions of W_Q W_K^T, out of all four factors."),
     "four": Name("each factor", "r directions of each of the four factors."),
@@ -156,7 +160,8 @@ SAID = {
 KINDS: Mapping[str, Names] = {
     "Strategies": STRATEGIES, "Ways to know the direct path": DIRECT, "Ways to know the scores": SCORES,
     "Ways to handle attention": ATTENTION,
-    "Ways to know a table": TIERS, "Rungs": RUNGS, "Peels": PEELS, "Nulls": NULLS, "Edits": EDITS,
+    "Ways to choose directions": BASES, "Ways to know a table": TIERS, "Rungs": RUNGS, "Peels": PEELS, "Nulls": NULLS,
+    "Edits": EDITS,
     "What a file may have to be told": SAID,
 }
 

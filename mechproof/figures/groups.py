@@ -1,0 +1,161 @@
+"""The figures of the chapter on composition: one network read in cosets and in irreps, its neurons, and all networks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from statistics import median
+
+import pandas as pd
+import torch
+
+import mechproof as mp
+
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..groups.coset_search import priced
+from ..proof import names
+from ..proof.bound import Bound, percent_lo, share_lo, short
+from ..proof.family import Model
+from ..zoo import tables
+from .pieces import NOTE, choice, share_axis, trying
+
+READINGS = {"cosets": plots.QK, "irreps": plots.OV, "singular": plots.EU}
+LABELS = {"cosets": names.STRATEGIES["cosets"].label} | names.labels(names.BASES)
+PRICES = (0.3, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
+COLLECTIONS = {"S4": "group-s4", "A5": "group-a5", "S5": "group-s5", "S5, weight decay": "group-s5-decay"}
+PARTS = 20
+
+
+@lru_cache(maxsize=1)
+def proofs(model: Model) -> dict[str, list[tuple[Bound, str]]]:
+    """Nine proofs a reading, from short to long, and what each was told."""
+    G = model.sizes["d_vocab"]
+    found: dict[str, list[tuple[Bound, str]]] = {reading: [] for reading in READINGS}
+    for step, price in enumerate(PRICES):
+        advice, rank = priced(model, PARTS, price), step * (G - 1) // (len(PRICES) - 1)
+        used = [len(advice[f"{side}_of"].unique()) for side in "xy"]
+        found["cosets"].append((mp.check(model, f"cosets:parts={PARTS}", advice), f"{used[0]} partitions of x, {used[1]} of y"))
+        for basis in names.BASES:
+            found[basis].append((mp.prove(model, f"directions:rank={rank},basis={basis}"), f"{rank} of {G} directions"))
+    return found
+
+
+def readings(model: Model) -> Explorer:
+    """Certified share against length, one network read in three ways."""
+    found, brute = proofs(model), trying(model)
+    lengths = [bound.flops for one in found.values() for bound, _ in one]
+
+    def draw(figure, reading: str, budget: int):
+        axes = figure.add_axes((0.11, 0.16, 0.86, 0.71))
+        axes.axvline(brute, color=plots.NOISE, linewidth=1, linestyle=":")
+        axes.annotate("trying all pairs", (brute, 0.5), (-4, 0), rotation=90, ha="right", va="center", **NOTE)
+        for name, one in found.items():
+            strong = name == reading
+            axes.plot([b.flops for b, _ in one], [b.accuracy_lower_bound for b, _ in one], ".-", linewidth=2 if strong else 1,
+                      color=READINGS[name] if strong else plots.PALE, label=LABELS[name], zorder=2 if strong else 1)
+        bound, said = found[reading][budget - 1]
+        choice(axes, bound.flops, bound.accuracy_lower_bound)
+        axes.legend(loc="center left", fontsize=8.5)
+        plots.flops_axis(axes, 0.7 * min(lengths), 1.5 * max([*lengths, brute]))
+        share_axis(axes, "pairs certified")
+        share = percent_lo(bound.correct, bound.total)
+        against = (f"1/{brute / bound.flops:.1f} of trying" if bound.flops < brute
+                   else f"{bound.flops / brute:.2f} times what trying takes")
+        axes.set_title(f"{LABELS[reading]}: {share} certified, at {against}")
+        return (f"{said}: {share} of {bound.total} pairs, {short(bound.flops)} operations",
+                f"Lines of certified share against operations, one a reading. {LABELS[reading]}, {said}: {share} certified at "
+                f"{against}.")
+
+    return explore(draw, {"reading": "cosets", "budget": 5}, hint="Give each reading more. To certify 95% of all pairs, "
+                   "cosets take less than a tenth of what directions of the output take, whichever these are.",
+                   height=3.7, reading={name: LABELS[name] for name in READINGS}, budget=range(1, len(PRICES) + 1))
+
+
+def neurons(model: Model, shown: int = 24) -> Explorer:
+    """What single neurons read of x and of y, and what they vote for."""
+    advice, w = priced(model, PARTS, 0.003), model.tensors
+    size = w["W_U"].norm(dim=1) * (w["W_L"].square().sum(0) + w["W_R"].square().sum(0)).sqrt()
+    order = size.argsort(descending=True)[:shown].tolist()
+    limit = max(float(w[name][:, order].abs().max()) for name in ("W_L", "W_R"))
+    votes = float(w["W_U"][order].abs().max())
+
+    def draw(figure, neuron: int):
+        i = order[neuron - 1]
+        told = []
+        for at, (side, name, colour) in enumerate((("x", "W_L", plots.QK), ("y", "W_R", plots.OV))):
+            axes = figure.add_axes((0.08 + 0.32 * at, 0.17, 0.25, 0.66))
+            cell, value = advice[f"{side}_cells"][advice[f"{side}_of"][i]], w[name][:, i]
+            rank = torch.stack([value[cell == c].mean() for c in cell.unique()]).argsort().argsort()
+            plots.dots(axes, rank[cell], value, 16, colour, 0.5)
+            axes.set_ylim(-1.1 * limit, 1.1 * limit)
+            axes.set_xticks([])
+            axes.set_xlabel(f"{len(rank)} cosets of {side}")
+            axes.set_title(f"what it reads of {side}", fontsize=9.5)
+            told.append(len(rank))
+        axes = figure.add_axes((0.74, 0.17, 0.24, 0.66))
+        ordered = w["W_U"][i].sort().values
+        plots.dots(axes, range(len(ordered)), ordered, 12, plots.EU, 0.7)
+        axes.set_ylim(-1.1 * votes, 1.1 * votes)
+        axes.set_xticks([])
+        axes.set_xlabel("products z, in order")
+        axes.set_title("its votes", fontsize=9.5)
+        against = int((ordered < ordered.min() / 2).sum()) if -ordered.min() > ordered.max() else int((ordered > ordered.max() / 2).sum())
+        headline = f"neuron {neuron}: {told[0]} cells of x, {told[1]} of y; strong votes on {against} of {len(ordered)} products"
+        figure.suptitle(headline[0].upper() + headline[1:], x=0.08, ha="left", fontsize=10.5, fontweight="bold")
+        return headline, f"Three panels of dots: weights by coset of x, by coset of y, and votes in order. {headline}."
+
+    return explore(draw, {"neuron": 1}, hint="Neurons come by size. In most of them the dots of a coset lie on one line: "
+                   "5 cosets are a point's, 6 those of the exotic action on six points, 10 a pair's.",
+                   height=3.3, neuron=range(1, shown + 1))
+
+
+def over_models() -> Explorer:
+    """All networks of a collection: certified share against the share of trying's operations."""
+    found = {name: tables.shipped(collection) for name, collection in COLLECTIONS.items()}
+    brute = {name: bounds[bounds.strategy == "brute_force"].set_index("model").flops for name, bounds in found.items()}
+
+    def draw(figure, group: str):
+        axes, bounds = figure.add_axes((0.11, 0.16, 0.86, 0.71)), found[group]
+        mid = {}
+        for strategy, colour in (("cosets", plots.QK), ("directions", plots.OV)):
+            mine = bounds[bounds.strategy == strategy]
+            ratio = [brute[group][model] / flops for model, flops in zip(mine.model, mine.flops)]
+            plots.dots(axes, ratio, mine.accuracy_lower_bound, 14, colour, 0.5)
+            plots.name_points(axes, ratio, mine.accuracy_lower_bound, mine.model)
+            mid[strategy] = median(ratio), median(mine.accuracy_lower_bound)
+            axes.annotate(names.STRATEGIES[strategy].label, mid[strategy], (0, -16), ha="center", color=colour, **NOTE)
+        axes.axvline(3, color=plots.NOISE, linewidth=1, linestyle=":")
+        axes.axhline(0.95, color=plots.NOISE, linewidth=1, linestyle=":")
+        axes.set_xscale("log")
+        axes.set_xlim(0.4, 30)
+        plots.log_ticks(axes, lambda x, _: f"{x:g}")
+        axes.set_xlabel("trying's operations over the proof's")
+        share_axis(axes, "pairs certified")
+        mine = bounds[bounds.strategy == "cosets"]
+        good = int((mine.accuracy_lower_bound >= 0.95).sum())
+        axes.set_title(f"{good} of {len(mine)} networks certified to 95% or more; median length 1/{mid['cosets'][0]:.1f}")
+        return (f"{group}: {good} of {len(mine)} at 95% or more",
+                f"Scatter of certified share against how many times shorter than trying the proof is, all of {COLLECTIONS[group]}. "
+                f"By cosets {good} of {len(mine)} networks at 95 percent or more, median 1/{mid['cosets'][0]:.1f}.")
+
+    return explore(draw, {"group": "S5"}, hint="Dotted: 95% and a third of the work, the published mark for S5. The two "
+                   "collections of S5 differ in their training alone.", height=3.7, group=[*COLLECTIONS])
+
+
+def what_it_comes_to() -> pd.DataFrame:
+    """By collection: networks, accuracy, certified shares and lengths of both proofs against trying."""
+    rows = []
+    for name, collection in COLLECTIONS.items():
+        bounds = tables.shipped(collection)
+        by = {id: mine.set_index("model") for id, mine in bounds.groupby("strategy")}
+        brute, mine = by["brute_force"], by["cosets"]
+        ratio = (brute.flops / mine.flops).sort_values()
+        share = mine.accuracy_lower_bound
+        rows.append({"network": name, "networks": len(mine), "accuracy, median": f"{share_lo(median(brute.truth))}%",
+                     "certified, median": f"{share_lo(median(share))}%", "least": f"{share_lo(min(share))}%",
+                     ">= 95% at 1/4": f"{int(((share >= 0.95) & (ratio >= 4)).sum())} of {len(mine)}",
+                     ">= 95% at 1/10": f"{int(((share >= 0.95) & (ratio >= 10)).sum())} of {len(mine)}",
+                     "trying, median": short(median(brute.flops)), "coset by coset, median": short(median(mine.flops)),
+                     "directions, median": f"{share_lo(median(by['directions'].accuracy_lower_bound))}% at "
+                                           f"{short(median(by['directions'].flops))}"})
+    return pd.DataFrame(rows).set_index("network").T
