@@ -167,3 +167,15 @@ def wrong_of(net: Network, settled: Settled, R: Float[Ball, "d pairs"], on: Int[
         for n, some in asked.items():
             wrong[n] = not settled.right(on[n].tolist(), torch.stack([i[some], j[some]], 1).tolist())
     return wrong
+
+
+def sampled(model: Model, n: int) -> int:
+    """Right ones of n random inputs, by the plain forward pass."""
+    net, g = opened(model), torch.Generator().manual_seed(0)
+    m, i, j = len(net.A.mid), *torch.triu_indices(len(net.A.mid), len(net.A.mid), 1)
+    R, right = together(net, m).mid, 0
+    for size in [1000] * (n // 1000) + [n % 1000]:
+        x = torch.zeros(size, m, dtype=torch.float64).scatter(1, torch.rand(size, m, generator=g).argsort(1)[:, : net.s], 1.0)
+        r = torch.relu(x @ net.A.mid + net.b.mid) @ R + net.c.mid[i, j]
+        right += int(((r - x[:, i] * x[:, j]).abs() < 0.5).all(1).sum())
+    return right

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import comb
-
-import torch
 
 from ..proof import names
 from ..proof.family import Family, Model, Proved, Strategy
 from . import certify, model
-
-COLLECTIONS = {}
+from .train import COLLECTIONS, RECIPE, tells, train
 
 
 def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
@@ -20,7 +17,7 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     pairs, inputs = m * (m - 1) // 2, comb(m, s)
     short = 8 * m**3 * d + 2 * m * d * sizes["d_model"]
 
-    def strategy(id: str, cost: int, complexity: str, check) -> Strategy:
+    def strategy(id: str, cost: int, complexity: str, check: Callable[[Model], Proved]) -> Strategy:
         return Strategy(id, names.STRATEGIES[id].label, id, cost, {}, complexity, search=lambda model, chosen: {},
                         check=lambda model, advice, chosen: check(model), advice=lambda chosen: {},
                         unexplained_dimensions=lambda chosen: None)
@@ -30,7 +27,14 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
                      lambda model: certify.check(model, settle=True))]
 
 
+def numbers(sizes: Mapping[str, int]) -> int:
+    """The readout of all outputs, some tables of it, and blocks."""
+    m, d = sizes["m"], sizes["d_mlp"]
+    return m * m * (d + 64) + 16 * m * d + 2**25
+
+
 FAMILIES = (Family(
-    name="superposition", tensors=("W_in", "b_in"), foreign={}, ignored=(), sizes=model.sizes, strategies=strategies,
-    train=None, recipe={}, collections=COLLECTIONS, optional=model.OPTIONAL, described=("sparsity",),
-    means=lambda tensors, metadata: {"readout": model.readout(tensors, metadata)}),)
+    name="superposition", tensors=("W_in", "b_in"), optional=model.OPTIONAL, foreign={}, ignored=(), sizes=model.sizes,
+    strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, tells=tells, numbers=numbers,
+    described=("sparsity",), means=lambda tensors, said: {"readout": model.readout(tensors, said)},
+    sampled=certify.sampled),)
