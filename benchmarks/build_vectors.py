@@ -56,7 +56,6 @@ def main() -> None:
 
     for name, model in models().items():
         note = zoo.told(model) | {key: str(model.sizes[key]) for key in model.family.described}
-        note |= {key: model.metadata[key] for key in ("readout",) if key in model.metadata}
         zoo.save_atomically(OUT / f"{name}.safetensors", {key: t.clone() for key, t in model.tensors.items()}, note)
         listed = {s.id for s in mp.strategies(model)}
         chosen = STRATEGIES if name == "small" else ("exact", "separable", "wheel", "exact_activations", "features")

@@ -108,7 +108,8 @@ def verify(args) -> int:
     else:
         import mechproof as mp
         model = mp.load(args.model)
-        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))}
+        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))} | {
+            key: str(model.metadata[key]) for key in ("sparsity", "readout") if key in model.metadata}
         tensors = {name: t.numpy() for name, t in model.tensors.items()}
         verdict = verifier.verify_tensors(args.certificate, tensors, names)
     print(verdict.line, file=sys.stderr if verdict.code == 2 else sys.stdout)
