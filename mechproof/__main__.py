@@ -143,7 +143,8 @@ def train(args) -> None:
     settings = family.collections[args.collection]
     tensors = family.train(settings, args.seed, progress=partial(tqdm, disable=None, unit="step"))
     said = family.answers | dict(family.tells(settings))
-    zoo.save_atomically(path, tensors, said | {"collection": args.collection, "seed": str(args.seed), "recipe": json.dumps(family.recipe)})
+    zoo.save_atomically(path, tensors, said | {"collection": args.collection, "seed": str(args.seed),
+                                               "recipe": json.dumps(family.recipe)})
     print(f"{path}: {zoo.load(path).sha256}")
 
 

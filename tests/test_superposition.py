@@ -13,12 +13,15 @@ import torch
 
 import mechproof as mp
 from mechproof import zoo
-from mechproof.superposition import bounds, certify, designs, listing, plain
+from mechproof.proof import cost
+from mechproof.superposition import bounds, certify, chance, designs, layers, listing, plain
 from mechproof.superposition.train import tells, train
+from mechproof.superposition.truth import Exactly
 from mechproof.verifier import verify_tensors
 from mechproof.zoo.certificate import certificate
 
-KINDS = ("plain", "nearly", "nearly", "nearly contrast", "nearly superposed", "nearly own", "contrast", "superposed", "superposed contrast", "own", "own", "own whole", "inhibited", "design", "twins", "quartet", "ones", "biases",
+KINDS = ("plain", "nearly", "nearly", "nearly contrast", "nearly superposed", "nearly own", "contrast", "superposed", "superposed contrast",
+         "own", "own", "own whole", "inhibited", "design", "twins", "quartet", "ones", "biases",
          "proof", "huge", "overflows", "subnormal", "zeros")
 
 PLAIN = ("plain", "nearly", "superposed", "nearly superposed", "design", "twins", "quartet", "ones", "biases")
@@ -64,7 +67,8 @@ def network(seed: int, kind: str):
             tensors |= {"W_in": W + pick(0.0, 0.1) * normal(m, d), "b_in": b + pick(0.0, 0.1) * normal(d)}
         elif kind == "inhibited":                                        # wrong only where both are on, and a third
             pairs = torch.zeros(P, m).scatter(1, torch.combinations(torch.arange(m)), 1.0).T
-            tensors = {"W_in": torch.where(pairs > 0, 1.0, -pick(0.2, 0.4, 0.6)), "b_in": -torch.ones(P), "W_out": torch.eye(P), "b_out": torch.zeros(P)}
+            inhibits = torch.where(pairs > 0, 1.0, -pick(0.2, 0.4, 0.6))
+            tensors = {"W_in": inhibits, "b_in": -torch.ones(P), "W_out": torch.eye(P), "b_out": torch.zeros(P)}
         elif kind == "own whole":                                        # ties: eighths
             tensors = {name: (x * 8).round() / 8 for name, x in tensors.items()}
         elif kind == "proof":
@@ -266,6 +270,92 @@ def test_no_plain_network_is_better_than_a_design():
         assert designs.neurons_lo(m, plain.worst(model)[0]) <= d
         held += 1
     assert held > 100
+
+
+def test_the_worst_of_any_network_by_branch_and_bound():
+    """Between the ends that it says lies the largest error of all inputs, in fractions."""
+    tried = 0
+    for seed in range(110):
+        kind = KINDS[seed % len(KINDS)]
+        model = None if kind in ("huge", "overflows") else network(seed, kind)
+        if model is None:
+            continue
+        found, exactly, (s, m, *_) = certify.worst(model), Exactly(model), model.sizes.values()
+        pairs = list(itertools.combinations(range(m), 2))
+        every = {on: exactly.hidden(on) for on in itertools.combinations(range(m), s)}
+        error = lambda on, i, j: abs(exactly.output(every[on], i, j) - int(i in on and j in on))
+        largest = float(max(error(on, i, j) for on in every for i, j in pairs))
+        assert found.lo <= largest <= found.hi + 1e-12 and found.hi - found.lo < 1e-6, model
+        assert not found.on or abs(float(error(tuple(found.on), *sorted(found.output))) - largest) < 1e-6
+        tried += 1
+    assert tried > 80
+
+
+@pytest.mark.parametrize("m, s, sizes", [
+    (32, 2, ((256, 0.33), (1024, 0.22), (2048, 0.18))), (32, 3, ((1024, 0.22), (2048, 0.15))), (64, 2, ((1024, 0.2),))])
+def test_chance_alone_predicts_the_worst_input(m, s, sizes):
+    """Nothing measured from the weights: within a tenth of the exact worst error, mean of three seeds."""
+    for d, p in sizes:
+        exact = []
+        for seed in range(3):
+            tensors = train({"kind": "random", "m": m, "d": d, "p": p}, seed)
+            exact.append(float(plain.worst(zoo.model_from_tensors("r", tensors, {"sparsity": str(s), "readout": "plain"}))[0]))
+        assert 0.9 < sum(exact) / 3 / chance.worst(m, d, p, s) < 1.1
+    assert chance.worst(m, 16, 0.1, s) == float("inf")                  # some pair has no neuron
+
+
+def gates(layer, on):
+    """Which neurons have a feature that is on: [n, d] of zeros and ones."""
+    x = torch.zeros(len(on), len(layer.W), dtype=torch.float64).scatter(1, on, 1.0)
+    return x, ((x @ layer.W) > 0).double()
+
+
+@pytest.mark.parametrize("shape, spread", [((16, 8, 64, 4), True), ((16, 8, 32, 4), True), ((20, 64, 80, 6), False), ((12, 8, 12, 3), False)])
+def test_what_layers_read_is_within_the_zone(shape, spread):
+    """Attacks *Layers*, its two suppositions: every input, by exact gates."""
+    for s, seed in itertools.product((2, 3), range(4)):
+        first, second = layers.tower(shape, 2, seed, spread)
+        on = torch.combinations(torch.arange(shape[0]), s)
+        x, g = gates(first, on)
+        mu = layers.level(first.W, s)
+        wrote = (g @ (first.W / first.W.sum(1, keepdim=True)).T - mu) / (1 - mu)
+        for state, reader, found in ((x, first, layers.zone(first, None, s)), (wrote, second, layers.zone(second, first.W, s))):
+            z, fires = state @ reader.Phi @ reader.Phi.T @ reader.W, gates(reader, on)[1] > 0
+            assert float(z[~fires].max()) <= found.off_hi + 1e-9 and float(z[fires].min()) >= found.on_lo - 1e-9
+            assert not spread or float(z[fires].min()) - found.on_lo < 0.5
+
+
+def test_layers_that_share_more_than_is_said_are_found(monkeypatch):
+    """Planted: what two features share is left out."""
+    monkeypatch.setattr(layers, "shared", lambda M, W: M[:, : len(W)] * 0.0)
+    with pytest.raises(AssertionError):
+        for case in (((20, 64, 80, 6), False), ((12, 8, 12, 3), False)):
+            test_what_layers_read_is_within_the_zone(*case)
+
+
+def test_a_certified_tower_keeps_its_state_at_every_depth():
+    """Attacks *Layers*: the same errors after 30 layers as after one, on random inputs; without correction all is lost."""
+    shape, s = (128, 64, 1024, 8), 3
+    tower = layers.tower(shape, 4, 0)
+    assert all(zone.dead for zone in layers.certified(tower, s))
+    again = [*tower[:1], *[tower[1 + t % 3] for t in range(29)]]
+    assert layers.zone(tower[1], tower[3].W, s).dead                     # the one further step that repeating them takes
+    on = torch.rand(200, shape[0], generator=torch.Generator().manual_seed(0)).argsort(1)[:, :s]
+    x, _ = gates(tower[0], on)
+    after = layers.run(again, on)
+    for state, layer in zip(after, again):
+        mu = layers.level(layer.W, s)
+        exact = (gates(layer, on)[1] @ (layer.W / layer.W.sum(1, keepdim=True)).T - mu) / (1 - mu)
+        assert torch.allclose(state, exact, atol=1e-9)
+    assert bool(((after[-1] > 0.5) == (x > 0.5)).all())
+    assert not bool(((layers.run(again[:8], on, correct=False)[-1] > 0.5) == (x > 0.5)).all(1).any())
+
+
+def test_the_zone_is_cheaper_than_every_input():
+    first, second = layers.tower((128, 64, 1024, 8), 2, 0)
+    with cost.count() as counted:
+        layers.zone(second, first.W, 3)
+    assert 50 * counted.flops < comb(128, 3) * 2 * 128 * 1024
 
 
 BAD = {"W_in": torch.ones(5, 7), "b_in": -torch.ones(7)}

@@ -3,7 +3,7 @@
 Problem: a neuron sees all s features that are on at once, and there are C(m, s) ways.  Idea: relu(x + y) <= relu(x) +
 relu(y), and relu(x) >= t x for t = 0 or 1.  So with i on and j off, sharing what is fixed among the s - 1 others,
 
-    relu(A_i + b + sum_a A_a) = relu(sum_a (A_a + e)) <= sum_a relu(A_a + e)  and  >= sum_a t (A_a + e),   e = (A_i + b)/(s-1)
+    sum_a t (A_a + e) <= relu(A_i + b + sum_a A_a) = relu(sum_a (A_a + e)) <= sum_a relu(A_a + e),  e = (A_i + b)/(s-1)
 
 neuron by neuron, and the readout makes of it a number for every output and other feature: a positive entry of R takes
 the upper end, a negative one the lower.  Likewise with neither on (e = b/s, s others) and with both on (e = (A_i +
@@ -57,10 +57,10 @@ def with_both(net: Network, R: Float[Ball, "out d"], u: Float[Ball, "out d"]) ->
     return tuple(cat([x[:, 0] for x in side], 0) for side in zip(*parts))
 
 
-def both_ways(found: Ends, const: Float[Ball, " m"], truth: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tables and needs for outputs that are too large, and for those that are too small."""
-    yield found[0].upper().mid, -(const - number(truth + 0.5)).upper().mid
-    yield (-found[1]).upper().mid, -(number(truth - 0.5) - const).upper().mid
+def both_ways(found: Ends, const: Float[Ball, " m"], truth: int, off: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tables and needs for outputs that are too large by `off`, and for those that are too small."""
+    yield found[0].upper().mid, -(const - number(truth + off, 2.0**-52)).upper().mid
+    yield (-found[1]).upper().mid, -(number(truth - off, 2.0**-52) - const).upper().mid
 
 
 def outputs(m: int, i: int) -> tuple[Int[Tensor, "m1 2"], Int[Tensor, "late 2"]]:
@@ -70,16 +70,16 @@ def outputs(m: int, i: int) -> tuple[Int[Tensor, "m1 2"], Int[Tensor, "late 2"]]
         return torch.cat([pairs[:i], pairs[i + 1 :]]), pairs[i + 1 :]
 
 
-def rows(net: Network, i: int) -> Iterator[Rows]:
-    """Everything that the bound says of the outputs of i: with i on and the other off, and, where the other comes
-    later, with neither on and with both.  Complexity: O(m^2 d)."""
+def rows(net: Network, i: int, off: float = 0.5) -> Iterator[Rows]:
+    """Where outputs of i may be so far off: with i on and the other off, and, where the other comes later, with neither
+    on and with both.  Complexity: O(m^2 d)."""
     (m, _), s, R, c = net.A.shape, net.s, net.column(i).T, net.c[i]
     every, late = outputs(m, i)
     one, later = every[:, 1], slice(i + 1, m)
     found = alone(net, R, (net.A[i] + net.b) * inverse(s - 1), s - 1)
-    for table, need in both_ways(found, c, 0):
+    for table, need in both_ways(found, c, 0, off):
         yield Rows(every[:, :1], every, table[one], need[one], s - 1)
-    for table, need in both_ways(alone(net, R[later], net.b * inverse(s), s), c[later], 0):
+    for table, need in both_ways(alone(net, R[later], net.b * inverse(s), s), c[later], 0, off):
         yield Rows(late[:, :0], late, table, need, s)
     if i == m - 1:
         return
@@ -87,5 +87,5 @@ def rows(net: Network, i: int) -> Iterator[Rows]:
     if s == 2:
         # nothing else is on: the output itself
         c, nothing = c + (R[later] * u.relu()).sum(1), Ball(torch.zeros(len(late), m))
-    for table, need in both_ways((nothing, nothing) if s == 2 else with_both(net, R[later], u), c, 1):
+    for table, need in both_ways((nothing, nothing) if s == 2 else with_both(net, R[later], u), c, 1, off):
         yield Rows(late, late, table, need, s - 2)

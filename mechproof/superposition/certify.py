@@ -1,13 +1,14 @@
 """From what bounds leave open to a count, and the case of every input.
 
-An input is open iff some output of it is.  Open ones are left out of the count (*feature by feature*), or the outputs in
-question are computed, and where float64 cannot tell, as fractions (*exact*): then the count is the truth.
+An input is open iff some output of it is.  Open ones are left out of the count (*feature by feature*), or the outputs
+in question are computed, and where float64 cannot tell, as fractions (*exact*): then the count is the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from math import comb
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,8 +18,9 @@ from ..proof import cost
 from ..proof.bound import Case
 from ..proof.family import InputError, Model, Proved
 from ..proof.rounding import Ball, cat, number
+from ..proof.state import own_state
 from . import bounds, plain
-from .listing import Open, Rows, TooMany, codes, distinct, listed
+from .listing import Open, Rows, TooMany, codes, distinct, favourites, listed
 from .model import Network, opened
 from .truth import WORDS, Exactly
 
@@ -90,6 +92,14 @@ def off(net: Network, on: Int[Tensor, "n s"], output: Int[Tensor, "n 2"],
     return (h * R.T).sum(1) + net.c.pick(lambda x: x[output[:, 0], output[:, 1]]) - Ball(both)
 
 
+def pieces(net: Network, i: int, found: Open) -> Iterator[tuple[Tensor, Tensor, Ball]]:
+    """Inputs, outputs of feature i, and how far these are off, so many at a time as fit.  Complexity: O(n s d)."""
+    R, d = net.column(i) if len(found.inputs) else None, len(net.b.mid)
+    for start in range(0, len(found.inputs), step := max(1, BLOCK // (net.s * d))):
+        on, output = (x[start : start + step] for x in found)
+        yield on, output, off(net, on, output, R.pick(lambda x: x[:, output[:, 1]])).abs()
+
+
 class Settled:
     """What is open, without the outputs that turn out to be right."""
 
@@ -98,16 +108,14 @@ class Settled:
 
     def __call__(self, net: Network, i: int, found: Open) -> Open:
         """Outputs of feature i, each computed.  Complexity: O(n s d), and more where float64 cannot tell."""
-        R, wrong, d = net.column(i) if len(found.inputs) else None, [], len(net.b.mid)
-        step = max(1, BLOCK // (net.s * d))
-        for start in range(0, len(found.inputs), step):
-            on, output = (x[start : start + step] for x in found)
-            far = off(net, on, output, R.pick(lambda x: x[:, output[:, 1]])).abs() - HALF
+        wrong = []
+        for on, output, error in pieces(net, i, found):
+            far = error - HALF
             wrong.append(~far.negative())
             doubtful = wrong[-1] & ~(-far).negative()
             with cost.charge(len(on), "which are undecided"):
                 at = doubtful.nonzero()[:, 0].tolist()
-            with cost.charge(len(at) * WORDS * d * (net.s + 2), "exact arithmetic, by words"):
+            with cost.charge(len(at) * WORDS * len(net.b.mid) * (net.s + 2), "exact arithmetic, by words"):
                 for n in at:
                     wrong[-1][n] = not self.right(on[n].tolist(), [output[n].tolist()])
         keep = torch.cat([torch.zeros(0, dtype=torch.bool), *wrong])
@@ -163,7 +171,8 @@ def wrong_of(net: Network, settled: Settled, R: Float[Ball, "d pairs"], on: Int[
     with cost.charge(doubtful.numel(), "which are undecided"):
         at = doubtful.any(1).nonzero()[:, 0].tolist()
         asked = {n: doubtful[n].nonzero()[:, 0] for n in at}
-    with cost.charge(sum(map(len, asked.values())) * WORDS * len(net.b.mid) * (net.s + 2), "exact arithmetic, by words"):
+    words = sum(map(len, asked.values())) * WORDS * len(net.b.mid) * (net.s + 2)
+    with cost.charge(words, "exact arithmetic, by words"):
         for n, some in asked.items():
             wrong[n] = not settled.right(on[n].tolist(), torch.stack([i[some], j[some]], 1).tolist())
     return wrong
@@ -175,7 +184,45 @@ def sampled(model: Model, n: int) -> int:
     m, i, j = len(net.A.mid), *torch.triu_indices(len(net.A.mid), len(net.A.mid), 1)
     R, right = together(net, m).mid, 0
     for size in [1000] * (n // 1000) + [n % 1000]:
-        x = torch.zeros(size, m, dtype=torch.float64).scatter(1, torch.rand(size, m, generator=g).argsort(1)[:, : net.s], 1.0)
+        on = torch.rand(size, m, generator=g).argsort(1)[:, : net.s]
+        x = torch.zeros(size, m, dtype=torch.float64).scatter(1, on, 1.0)
         r = torch.relu(x @ net.A.mid + net.b.mid) @ R + net.c.mid[i, j]
         right += int(((r - x[:, i] * x[:, j]).abs() < 0.5).all(1).sum())
     return right
+
+
+class Worst(NamedTuple):
+    """The largest error of all inputs lies between these, and is that of `on` at `output` but for rounding."""
+
+    lo: float
+    hi: float
+    on: list[int]
+    output: list[int]
+
+
+def worst(model: Model) -> Worst:
+    """The worst input by branch and bound: the bounds' own favourites first, then all that might be worse.
+
+    Errors: InputError where too many might be.  Complexity: O(m^3 d), and O(d) an output that is tried.
+    """
+    net, best = opened(model), Worst(0.0, 0.0, [], [])
+
+    def tried(i: int, found: Open) -> None:
+        nonlocal best
+        for on, output, error in pieces(net, i, found):
+            n = int(error.mid.argmax())
+            mid, rad = float(error.mid[n]), 2 * float(error.rad) + 1e-15
+            if mid - rad > best.lo:
+                best = Worst(mid - rad, mid + rad, on[n].tolist(), output[n].tolist())
+    with own_state():
+        for i in range(len(net.A.mid)):
+            for rows in bounds.rows(net, i):
+                tried(i, favourites(rows))
+        try:
+            for i in range(len(net.A.mid)):
+                for rows in bounds.rows(net, i, best.lo):
+                    tried(i, listed(rows))
+        except TooMany:
+            raise InputError(f"model {model.name!r} has too many inputs that may be the worst; "
+                             "take a smaller one") from None
+    return best

@@ -1,19 +1,23 @@
 """Which neurons a feature has, by a table in which all pairs are alike: designs in the place of chance.
 
-Problem: of neurons drawn at random some pair has few of its own, and some third feature sits on most of them: the worst
-input.  Idea: a 3-design, features as points and neurons as blocks of k of them, such that any three features share the
-same number of neurons, l.  Then any two share l (m - 2) / (k - 2), and every q of *Worst input* is the same:
+Problem: of neurons drawn at random some pair has few of its own, and some third feature sits on most of them: the
+worst input.  Idea: a 3-design, features as points and neurons as blocks of k of them, such that any three features
+share the same number of neurons, l.  Then any two share l (m - 2) / (k - 2), and every q of *Worst input* is the
+same:
 
-*Theorem (Designs).* The worst error of a 3-design is (s - 1) (k - 2) / (m - 2), for every s.  If any three share one neuron
-(l = 1), no plain network whose every pair shares a neuron with a third feature has a smaller one at s = 2 with fewer neurons.
+*Theorem (Designs).* The worst error of a 3-design is (s - 1) (k - 2) / (m - 2), for every s.  If any three share one
+neuron (l = 1), no plain network whose every pair shares a neuron with a third feature has a smaller one at s = 2 with
+fewer neurons.
 
-*Proof.* q = l / (l (m - 2) / (k - 2)), and the first sentence is *Worst input*.  Let a network with d neurons, n_k features
-on neuron k, have the worst error e at s = 2.  Some q of a pair is positive, hence at least 1 over the size of its G: |G| >= 1/e, and
-with N = sum of C(n_k, 2) = sum of |G|: N >= C(m, 2) / e.  All q of a pair add up to at most e (m - 2), so that sum of C(n_k, 2) (n_k - 2)
-<= e (m - 2) N.  As a function of x = C(n, 2), x (n - 2) is convex, so n* with C(n*, 2) = N / d has n* - 2 <= e (m - 2), and
-d = N / C(n*, 2) >= m (m - 1) / (e k (k - 1)) with k = e (m - 2) + 2, which is what a design with l = 1 has.
+*Proof.* q = l / (l (m - 2) / (k - 2)), and the first sentence is *Worst input*.  Let a network with d neurons, n_k
+features on neuron k, have the worst error e at s = 2.  Some q of a pair is positive, hence at least 1 over the size
+of its G: |G| >= 1/e, and with N = sum of C(n_k, 2) = sum of |G|: N >= C(m, 2) / e.  All q of a pair add up to at most
+e (m - 2), so that sum of C(n_k, 2) (n_k - 2) <= e (m - 2) N.  As a function of x = C(n, 2), x (n - 2) is convex, so
+n* with C(n*, 2) = N / d has n* - 2 <= e (m - 2), and d = N / C(n*, 2) >= m (m - 1) / (e k (k - 1)) with k = e (m - 2)
++ 2, which is what a design with l = 1 has.
 
-Source: designs are classical (Hadamard 3-designs, Steiner quadruple systems, inversive planes); the use of them here is new to us.
+Source: designs are classical (Hadamard 3-designs, Steiner quadruple systems, inversive planes); the use of them here
+is new to us.
 """
 
 from __future__ import annotations
@@ -66,9 +70,8 @@ DESIGNS = {"halves": halves, "quadruples": quadruples, "circles": circles}
 
 def design(name: str, size: int) -> Float[Tensor, "m d"]:
     """W_in of a design.  Errors: InputError for a name or a size that there is not."""
-    fits = name in DESIGNS and 2 <= size <= 11 and (name != "circles" or (size > 2 and all(size % p for p in (2, 3, 5, 7)
-                                                                                           if p < size)))
-    if not fits:
+    prime = size > 2 and all(size % p for p in range(2, size))
+    if name not in DESIGNS or not 2 <= size <= 11 or (name == "circles" and not prime):
         raise InputError(f"design {name!r} of size {size} is not known; expected {' or '.join(DESIGNS)}, a size from 2 "
                          "to 11 (circles: an odd prime)")
     return DESIGNS[name](size)

@@ -47,12 +47,6 @@ class TooMany(ArithmeticError):
     """More is open than is listed."""
 
 
-def slack(table: Float[Tensor, "n m"], need: Float[Tensor, " n"], r: int) -> Float[Tensor, ""]:
-    """At least what rounding does to sums and differences of partial sums of a row.  Complexity: O(n m)."""
-    size = table.abs().amax() if table.numel() else need.new_zeros(())
-    return 8 * (table.shape[1] + r) * U * ((table.shape[1] + r) * size + need.abs().amax()) + 2.0**-1000
-
-
 def listed(rows: Rows) -> Open:
     """All that the rows leave open.  Errors: TooMany, also where a number is not finite.
 
@@ -74,6 +68,14 @@ def listed(rows: Rows) -> Open:
         at, members = grown(at, members, value, least, left)
     inputs = torch.cat([rows.fixed[at], feature[at[:, None], members]], 1).sort(1).values
     return Open(inputs, rows.apart[at])
+
+
+def favourites(rows: Rows) -> Open:
+    """Of every row the set whose numbers are largest.  Complexity: O(n m log m)."""
+    if not len(rows.table) or rows.r > rows.table.shape[1] - 2:
+        return Open(rows.fixed.new_zeros(0, rows.fixed.shape[1] + rows.r), rows.apart[:0])
+    first = rows.table.scatter(1, rows.apart, -torch.inf).sort(1, descending=True).indices[:, : rows.r]
+    return Open(torch.cat([rows.fixed, first], 1).sort(1).values, rows.apart)
 
 
 def slack(rows: Rows) -> Float[Tensor, ""]:

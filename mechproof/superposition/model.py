@@ -10,7 +10,7 @@ follows from which neurons a feature has, N_a = {k: W_in[a, k] = 1} (of superpos
 `plain` averages over the neurons of both, `contrast` over those of both and of neither less those of one,
 
     plain:     R = [k in N_i, N_j] / sum over such k of (2 + b_in[k])          so that i and j alone give 1
-    contrast:  R = (11/c11 - 10/c10 - 01/c01 + 00/c00) / (1 - p)^(s - 2)       c: how many of that kind; p: share of ones
+    contrast:  R = (11/c11 - 10/c10 - 01/c01 + 00/c00) / (1 - p)^(s - 2)     c: how many of that kind; p: share of ones
 
 Source: Haenni, Mendel, Vaintrob and Chan 2024 (plain, b_in = -1).
 """
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..proof import cost
 from ..proof.family import InputError, Model
-from ..proof.rounding import U, Ball, number
+from ..proof.rounding import Ball, U, number
 
 READOUTS = ("plain", "contrast", "own")
 OPTIONAL = ("W_E", "neurons", "W_out", "b_out")

@@ -6,14 +6,14 @@ With A = W of zeros and ones, b = -1 and R the mean over the neurons G of both i
 
     max over i < j of the sum of the s - 1 largest q_a, a other than i and j.
 
-*Proof.* Let n_k count the features that are on, other than i and j, in neuron k of G.  One of i, j on: h_k = relu(1 + n_k -
-1) = n_k, so r - 0 = sum of q_a over the s - 1 others: attained by the largest.  Both on: h_k = 1 + n_k, and r - 1 is the
-same sum over s - 2 others, which is no larger.  Neither: h_k = relu(n_k - 1) <= n_k (s - 1) / s, so r <= (s - 1) / s times a sum
-of s of the q, which is at most the sum of the s - 1 largest.  No error is negative.
+*Proof.* Let n_k count the features that are on, other than i and j, in neuron k of G.  One of i, j on: h_k = relu(1 +
+n_k - 1) = n_k, so r - 0 = sum of q_a over the s - 1 others: attained by the largest.  Both on: h_k = 1 + n_k, and r -
+1 is the same sum over s - 2 others, which is no larger.  Neither: h_k = relu(n_k - 1) <= n_k (s - 1) / s, so r <= (s
+- 1) / s times a sum of s of the q, which is at most the sum of the s - 1 largest.  No error is negative.
 
-One product of matrices a feature gives all q; there are C(m, s) inputs.  What the theorem leaves open when the worst error
-reaches 1/2 is listed set by set: with one on or both the sum is the error, so that the set is an input that is wrong; with
-neither on it is an upper bound.
+One product of matrices a feature gives all q; there are C(m, s) inputs.  What the theorem leaves open when the worst
+error reaches 1/2 is listed set by set: with one on or both the sum is the error, so that the set is an input that is
+wrong; with neither on it is an upper bound.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Four ways to get such a network: at random, by a design, from examples, and against its own proof.
 
-`random` draws which neurons a feature has, `design` takes them from a table in which all pairs are alike (designs.py).
-The other two descend by Adam on all tensors, and on the fourth power of what they look at, so that the worst counts:
-`examples` on the errors of random inputs, `proof` on the bounds feature by feature (bounds.py) of the outputs of random
-features.  What is trained against the bound has a short proof because that is what it was trained for; what is trained
-on examples may be right on as much, and nobody knows why.
+`random` draws which neurons a feature has, `design` takes them from a table in which all pairs are alike
+(designs.py). The other two descend by Adam on all tensors, and on the fourth power of what they look at, so that the
+worst counts: `examples` on the errors of random inputs, `proof` on the bounds feature by feature (bounds.py) of the
+outputs of random features.  What is trained against the bound has a short proof because that is what it was trained
+for; what is trained on examples may be right on as much, and nobody knows why.
 
 >>> weights = train({"kind": "random", "m": 5, "d": 12, "s": 2, "p": 0.5}, seed=0)
 >>> weights["W_in"].shape

@@ -1,7 +1,7 @@
 """Single inputs in exact rational arithmetic: what float64 leaves undecided is decided here.
 
-Problem: an output may be exactly 1/2 away, which is wrong.  Idea: sums, products, maxima and means of float32 numbers are
-rational, so that every output is a fraction.
+Problem: an output may be exactly 1/2 away, which is wrong.  Idea: sums, products, maxima and means of float32 numbers
+are rational, so that every output is a fraction.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """ANDs of features from neurons of zeros and ones: which inputs have every output less than 1/2 away.
 
-With x the features that are on, s of m, and n_k how many of those neuron k has besides i and j, the output of a pair i < j
-is the mean of max(x_i + x_j + n_k - 1, 0) over the neurons G that both have.  All is counted in whole numbers, times |G|:
+With x the features that are on, s of m, and n_k how many of those neuron k has besides i and j, the output of a pair
+i < j is the mean of max(x_i + x_j + n_k - 1, 0) over the neurons G that both have.  All is counted in whole numbers,
+times |G|:
 
     one of i, j on    n_k: the sum of |G and N_a| over the other s - 1 that are on; should be 0
     both              1 + n_k: |G| more than the same sum over the other s - 2; should be |G|
     none              max(n_k - 1, 0), which is at most n_k (s - 1)/s, since n_k <= s; should be 0
 
-An input is wrong iff twice what is too much reaches |G| for some pair.  The first two are sums over single features, so that
-sets which reach a sum are listed from the largest number downwards; of the third only the bound is, and what it leaves open
-is either left out or, for an exact count, added up neuron by neuron.  Whole numbers in float64 are exact below 2^53.
+An input is wrong iff twice what is too much reaches |G| for some pair.  The first two are sums over single features,
+so that sets which reach a sum are listed from the largest number downwards; of the third only the bound is, and what
+it leaves open is either left out or, for an exact count, added up neuron by neuron.  Whole numbers in float64 are
+exact below 2^53.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
     strategy = claim["strategy"]
     require(isinstance(strategy, str), "strategy is not a name")
-    allowed = {"pizza": pizza.ALLOWED, "superposition": superposition.ALLOWED, "heads": OF_HEADS, "layer": OF_HEADS}.get(model.kind, ALLOWED)
+    allowed = {"pizza": pizza.ALLOWED, "superposition": superposition.ALLOWED, "heads": OF_HEADS,
+               "layer": OF_HEADS}.get(model.kind, ALLOWED)
     must(strategy in allowed, f"strategy: none of {', '.join(allowed)}")
     parameters = settings(strategy, claim["parameters"], model)
     shapes = {} if model.kind == "superposition" else (
