@@ -20,7 +20,7 @@ from ..proof.family import InputError, Model, Proved
 from ..proof.rounding import Ball, cat, number
 from ..proof.state import own_state
 from . import bounds, plain
-from .listing import Open, Rows, TooMany, codes, distinct, favourites, listed
+from .listing import Open, Rows, TooMany, codes, distinct, favourites, listed, slack
 from .model import Network, opened
 from .truth import WORDS, Exactly
 
@@ -198,6 +198,18 @@ class Worst(NamedTuple):
     hi: float
     on: list[int]
     output: list[int]
+
+
+def error_hi(model: Model) -> float:
+    """At most the largest error of all inputs, feature by feature.  Complexity: O(m^3 d)."""
+    net, largest = opened(model), 0.0
+    with own_state():
+        for i in range(len(net.A.mid)):
+            for rows in bounds.rows(net, i):
+                if len(rows.table) and rows.r <= rows.table.shape[1] - 2:
+                    top = rows.table.scatter(1, rows.apart, -torch.inf).sort(1, descending=True).values[:, : rows.r]
+                    largest = max(largest, float((top.sum(1) - rows.need + slack(rows)).amax()) + 0.5)
+    return largest
 
 
 def worst(model: Model) -> Worst:

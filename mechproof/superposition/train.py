@@ -1,10 +1,11 @@
-"""Four ways to get such a network: at random, by a design, from examples, and against its own proof.
+"""Ways to get such a network: at random (superposed or not), by a design, from examples, and against its own proof.
 
-`random` draws which neurons a feature has, `design` takes them from a table in which all pairs are alike
-(designs.py). The other two descend by Adam on all tensors, and on the fourth power of what they look at, so that the
-worst counts: `examples` on the errors of random inputs, `proof` on the bounds feature by feature (bounds.py) of the
-outputs of random features.  What is trained against the bound has a short proof because that is what it was trained
-for; what is trained on examples may be right on as much, and nobody knows why.
+`random` draws which neurons a feature has, `superposed` the features' directions in D numbers besides, `design` takes
+them from a table in which all pairs are alike (designs.py). The other two descend by Adam on all tensors, and on the
+fourth power of what they look at, so that the worst counts: `examples` on the errors of random inputs, `proof` on the
+bounds feature by feature (bounds.py) of the outputs of random features.  What is trained against the bound has a
+short proof because that is what it was trained for; what is trained on examples may be right on as much, and nobody
+knows why.
 
 >>> weights = train({"kind": "random", "m": 5, "d": 12, "s": 2, "p": 0.5}, seed=0)
 >>> weights["W_in"].shape
@@ -50,7 +51,7 @@ def train(settings: Mapping, seed: int, steps: int | None = None,
 
     Source: Haenni et al. 2024 (random).  Complexity: O(m d); trained, O(steps m^2 d).
     """
-    kinds = ("random", "design", "examples", "proof")
+    kinds = ("random", "superposed", "design", "examples", "proof")
     if settings["kind"] not in kinds:
         raise InputError(f"kind {settings['kind']!r} is none of {', '.join(kinds)}")
     if settings["kind"] == "design":
@@ -61,6 +62,11 @@ def train(settings: Mapping, seed: int, steps: int | None = None,
     weights = {"W_in": W, "b_in": -torch.ones(settings["d"])}
     if settings["kind"] == "random":
         return weights
+    if settings["kind"] == "superposed":
+        E = torch.randn(len(W), settings["D"], generator=generator)
+        E = (E / E.norm(dim=1, keepdim=True)).half().float()
+        bias = torch.full_like(weights["b_in"], settings["bias"])
+        return {"W_E": E, "W_in": (E.T @ W).half().float(), "b_in": bias, "neurons": W}
     i, j = torch.triu_indices(len(W), len(W), 1)
     both = W[i] * W[j]
     weights |= {"W_out": (both / both.sum(1, keepdim=True).clamp_min(1)).T.contiguous(), "b_out": torch.zeros(len(i))}
