@@ -24,7 +24,9 @@ from mechproof.proof.family import Model
 
 SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
          "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-uniform": 5, "pizza-113-messy": 3,
-         "max-of-4-h2": 25, "max-of-4-h4": 25, "max-of-10-h2": 5}
+         "max-of-4-h2": 25, "max-of-4-h4": 25, "max-of-10-h2": 5,
+         **dict.fromkeys(("u-and-256", "u-and-1024", "u-and-examples", "u-and-proof", "u-and-proof-s3"), 5),
+         **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1)}
 RIGHT = {"pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-113-biases": 5, "pizza-227": 3}   # the first seeds that end right on every pair
 ERRING = {"pizza-113-wrong": "pizza-113"}                                # the first seed of a recipe that errs on a pair
 EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", range(151)), "max-of-4-projected": ("max-of-4", "projected", range(25)),
@@ -36,8 +38,8 @@ SAMPLES, Z = 10**6, 2.576
 
 def accuracy(model: Model) -> dict:
     """Exact counts where the inputs can be enumerated, else a sample and its Wilson interval."""
-    if model.family.name == "pizza":
-        bound = mp.prove(model, "brute_force")
+    if model.family.name in ("pizza", "superposition"):
+        bound = mp.prove(model, "brute_force" if model.family.name == "pizza" else "exact")
         return {"correct": bound.correct, "total": bound.total}
     total = model.sizes["d_vocab"] ** model.sizes["n_ctx"]
     if total <= 2**32:
@@ -56,10 +58,10 @@ def accuracy(model: Model) -> dict:
 def member(collection: str, seed: int) -> tuple[dict, dict]:
     """Header entry and tensors of one model, trained and measured once."""
     family = zoo.family_of_collection(collection)
-    path = BUILD / f"{collection}.{seed}.safetensors"
+    path, settings = BUILD / f"{collection}.{seed}.safetensors", family.collections[collection]
     if not path.exists():
-        zoo.save_atomically(path, family.train(family.collections[collection], seed), family.answers)
-    model = Model(f"{collection}/{seed}", family, load_file(path))
+        zoo.save_atomically(path, family.train(settings, seed), family.answers | dict(family.tells(settings)))
+    model = Model(f"{collection}/{seed}", family, load_file(path), family.tells(settings))
     note = path.with_suffix(".json")
     if not note.exists():
         note.write_text(json.dumps(accuracy(model)))
@@ -106,7 +108,8 @@ def main(collections: list[str]) -> None:
             continue
         family = zoo.family_of_collection(ERRING.get(collection, collection))
         members = chosen(collection)
-        header = {"family": family.name, "sizes": family.sizes(members[0][1], {}), "recipe": family.recipe}
+        said = dict(family.tells(family.collections[ERRING.get(collection, collection)]))
+        header = {"family": family.name, "sizes": family.sizes(members[0][1], said), "recipe": family.recipe, **said}
         zoo.save_collection(collection, header, members)
 
 

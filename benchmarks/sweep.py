@@ -114,6 +114,11 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
            "pizza-113-messy": "trained without weight decay: no clean keys to find",
            "pizza-113-wrong": "one network that errs: a certificate must not reach 100%",
+           "u-and-256": "all ANDs of 32 features from random neurons: too few of them", "u-and-1024": "the same, at the brink",
+           "u-and-design-62": "neurons by a Hadamard 3-design: right wherever two are on",
+           "u-and-design-130": "neurons by an inversive plane, three on", "u-and-design-1240": "neurons by quadruples, four on",
+           "u-and-examples": "ANDs trained on examples: right or nearly, and nobody knows why", "u-and-proof": "ANDs trained against their proof",
+           "u-and-proof-s3": "the same, three on",
            "pizza-113-polished": "five of pizza-113 trained on, three keys each: what noise costs a proof"}
 
 CARD = """# Bounds on every shipped model

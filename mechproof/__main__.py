@@ -108,7 +108,8 @@ def verify(args) -> int:
     else:
         import mechproof as mp
         model = mp.load(args.model)
-        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))}
+        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))} | {
+            key: str(model.metadata[key]) for key in ("sparsity", "readout") if key in model.metadata}
         tensors = {name: t.numpy() for name, t in model.tensors.items()}
         verdict = verifier.verify_tensors(args.certificate, tensors, names)
     print(verdict.line, file=sys.stderr if verdict.code == 2 else sys.stdout)
@@ -139,10 +140,11 @@ def train(args) -> None:
     family, path = zoo.family_of_collection(args.collection), output(args, ".safetensors")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"seed {args.seed} is out of range; expected a whole number from 0 to {2**63 - 1}")
-    tensors = family.train(family.collections[args.collection], args.seed,
-                           progress=partial(tqdm, disable=None, unit="step"))
-    zoo.save_atomically(path, tensors, family.answers | {"collection": args.collection, "seed": str(args.seed),
-                                                         "recipe": json.dumps(family.recipe)})
+    settings = family.collections[args.collection]
+    tensors = family.train(settings, args.seed, progress=partial(tqdm, disable=None, unit="step"))
+    said = family.answers | dict(family.tells(settings))
+    zoo.save_atomically(path, tensors, said | {"collection": args.collection, "seed": str(args.seed),
+                                               "recipe": json.dumps(family.recipe)})
     print(f"{path}: {zoo.load(path).sha256}")
 
 

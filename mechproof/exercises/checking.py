@@ -8,7 +8,7 @@ from typing import Any
 
 from ..proof.family import InputError
 
-CHAPTERS = ("max-of-k", "past-the-paper", "pizza", "noise")
+CHAPTERS = ("max-of-k", "past-the-paper", "pizza", "noise", "superposition")
 LEVELS = ("easy", "medium", "hard", "open")
 
 

@@ -222,6 +222,8 @@ class Family:
     assumed: Mapping[str, str] = field(default_factory=dict)
     # of these, what a file must say, since its tensors might be those of another kind
     asked: Sequence[str] = ()
+    # what a file of a collection with these settings says besides
+    tells: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda settings: {}
     edits: Mapping[str, Callable[[Model], tuple[dict[str, Tensor], dict[str, str]]]] = field(default_factory=dict)
     # right ones of so many random inputs, run as anybody would: no proof, but it tells whether a file was understood
     sampled: Callable[[Model, int], int] | None = None

@@ -114,6 +114,8 @@ STRATEGIES = {
         "Each key's neurons in a few clusters, a series in their phases, and a bound on its tail."),
     "moments_exact_neurons": Name("moments, worst neurons exactly",
         "As moments, with the neurons that fit worst computed one by one."),
+    "features": Name("feature by feature",
+        "What every output is off by, at most, as a sum over the features that are on: no set of them is tried."),
     "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
     "cosets": Name("coset by coset",
         "Every neuron is told only in which coset each input lies; tables over cosets are added up, those that share "

@@ -11,16 +11,18 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import superposition
 from .layer import Settings, settings
 from .numbers import Unreadable, must, require
 
 LARGEST_FILE = 2**30
-MOST = {"d_vocab": 1024, "n_ctx": 1024, "width": 1024}
+MOST = {"d_vocab": 1024, "n_ctx": 1024, "width": 1024, "neurons": 2**14}
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 IGNORED = ("mask", "IGNORE", "train_pairs")
 SHAPES = {
@@ -30,6 +32,7 @@ SHAPES = {
     "layer": {"embed.W_E": "ed", "unembed.W_U": "do", "blocks.0.attn.W_Q": "adh", "blocks.0.attn.W_K": "adh",
               "blocks.0.attn.W_V": "adh", "blocks.0.attn.W_O": "ahd"},
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
+    "superposition": {"W_in": "vk", "b_in": "k"},
 }
 SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
         "final_rms": ("false",), "output_logits_soft_cap": ("-1.0", "-1", "none"), "layout": ("xw",)} | dict.fromkeys(
@@ -41,7 +44,7 @@ OTHERWISE = {                                           # metadata that say anot
                            "use_attn_scale": ("true",),
                            "use_local_attn": ("false",), "attn_scores_soft_cap": ("-1.0", "-1", "none")},
     "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",), "task": ("sum",), "attention": ("mean",)},
-    "stripped": {}}
+    "stripped": {}, "superposition": {"readout": ("plain",)}}
 OTHERWISE["heads"] = {key: value for key, value in OTHERWISE["transformer"].items() if key != "n_heads"}
 OTHERWISE["layer"] = OTHERWISE["heads"] | {
     "normalization_type": ("none", "ln", "lnpre", "rms", "rmspre"), "task": ("max", "min"), "tokens": ("as they are",),
@@ -93,7 +96,7 @@ def keyed(value: Any, keys: set[str], what: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """Finite float32 weights of one kind of network, which has v^n inputs."""
+    """Finite float32 weights of one kind of network, which has v^n inputs (in superposition: n of v are on)."""
 
     weights: Arrays
     sizes: dict[str, int]
@@ -106,6 +109,11 @@ class Model:
         return self.kind == "stripped"
 
     @property
+    def inputs(self) -> int:
+        v, n = self.sizes["v"], self.sizes["n"]
+        return comb(v, n) if self.kind == "superposition" else v**n
+
+    @property
     def sha256(self) -> str:
         """Of the tensors in order of names: name, shape and little-endian float32 bytes of each;
         of n_ctx where no tensor says it, and of settings, if the network has some."""
@@ -114,6 +122,8 @@ class Model:
             digest.update(f"{name} {list(x.shape)}\n".encode() + x.astype("<f4").tobytes())
         if self.stripped:
             digest.update(f"n_ctx {self.sizes['n']}\n".encode())
+        if self.kind == "superposition":
+            digest.update(f"sparsity {self.sizes['n']}\nreadout plain\n".encode())
         if self.settings:
             digest.update(self.settings.lines().encode())
         return digest.hexdigest()
@@ -170,6 +180,9 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5,
                 "model metadata does not say n_ctx")
         sizes["n"] = int(text)
+    if kind == "superposition":
+        require("readout" in metadata, "model metadata does not say readout")
+        sizes["n"] = superposition.check_sizes(tensors, metadata.get("sparsity"))
     if kind == "pizza":
         p = sizes["v"]
         require(p > 2 and all(p % k for k in range(2, int(p**0.5) + 1)), f"model has {p} classes, not an odd prime")
@@ -177,9 +190,9 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
                                                          f"not {p + 1} at 3")
         sizes["n"] = 2                                                                  # what it reads besides the sign
     for letter, x in sizes.items():
-        name = {"v": "d_vocab", "n": "n_ctx"}.get(letter, "width")
+        name = {"v": "d_vocab", "n": "n_ctx", "k": "neurons"}.get(letter, "width")
         # a fixed query leaves one other token at least
-        require((1 if name == "width" or kind == "layer" else 2) <= x <= MOST[name],
+        require((1 if name in ("width", "neurons") or kind == "layer" else 2) <= x <= MOST[name],
                 f"model has {name} {x}; at most {MOST[name]} can be checked")
     return Model({name: tensors[name] for name in shapes}, sizes, kind, said)
 

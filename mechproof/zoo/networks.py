@@ -106,7 +106,7 @@ def right_of(model: Model, n: int) -> int:
 
 def told(model: Model) -> dict[str, str]:
     """What a file of this model has to say beside its tensors, so that nothing is asked of it."""
-    keys = (*SAID, "tokens", "read_as")
+    keys = (*SAID, "tokens", "read_as", "readout", *model.family.described)
     return model.family.answers | {key: str(model.metadata[key]) for key in keys if key in model.metadata}
 
 

@@ -1,0 +1,403 @@
+"""The figures of the chapter on computation in superposition: neurons, errors, laws, lines, depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from itertools import product
+from math import comb, pi
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from torch import Tensor
+
+import mechproof as mp
+
+from ..explorable import plots
+from ..explorable.explore import Explorer, explore
+from ..proof.bound import short
+from ..proof.family import InputError, Model
+from ..proof.names import STRATEGIES
+from ..superposition import certify, chance, designs, layers, plain
+from ..superposition.model import opened
+from ..superposition.train import train
+from ..zoo.weights import model_from_tensors
+from .pieces import NOTE
+
+M, HALF = 32, 0.5
+P = {22: "0.22", 33: "0.33", 50: "0.5"}
+SHADES = ("#ffffff", "#dddddd", plots.QK, plots.OV)                      # not of both, silent, fires once, more
+
+
+@cache
+def network(d: int, p: float, s: int, readout: str = "plain", seed: int = 0) -> Model | None:
+    """A random construction of 32 features; None where a pair has no neuron."""
+    tensors = train({"kind": "random", "m": M, "d": d, "p": p}, seed)
+    try:
+        return model_from_tensors(f"random {d}/{seed}", tensors, {"sparsity": str(s), "readout": readout})
+    except InputError:
+        return None
+
+
+class Errors(NamedTuple):
+    """What every output of every input is off by."""
+
+    inputs: Tensor
+    outputs: Tensor
+    off: Float[Tensor, "inputs outputs"]
+
+    @property
+    def worst(self) -> tuple[int, int]:
+        return divmod(int(self.off.abs().argmax()), self.off.shape[1])
+
+
+@cache
+def errors(model: Model) -> Errors:
+    """All inputs in floating point, as anybody would run them: the picture, not the proof."""
+    net, s = opened(model), model.sizes["sparsity"]
+    m = len(net.A.mid)
+    inputs, (i, j) = torch.combinations(torch.arange(m), s), torch.triu_indices(m, m, 1)
+    x = torch.zeros(len(inputs), m).scatter(1, inputs, 1.0)
+    R = certify.together(net, m).mid.float()
+    h = torch.relu(x @ net.A.mid.float() + net.b.mid.float())
+    return Errors(inputs, torch.stack([i, j], 1), h @ R + net.c.mid[i, j].float() - x[:, i] * x[:, j])
+
+
+def neurons(d: int = 1024, p: float = 0.22, s: int = 2, readout: str = "plain") -> Explorer:
+    """The neurons of one AND under one input: which fire, and what comes out."""
+    def draw(figure, neurons: int, p: int, on: int, readout: str, input: str):
+        found = errors(network(neurons, p / 100, on, readout))
+        at = found.worst if input == "worst" else (0, int(found.off[0].abs().argmin()))
+        active, (i, j) = found.inputs[at[0]].tolist(), found.outputs[at[1]].tolist()
+        W = network(neurons, p / 100, on, readout)["W_in"]
+        both, fires = W[i] * W[j] > 0, torch.relu(W[active].sum(0) - 1)
+        side = int(neurons**0.5)
+        shade = torch.where(both, 1 + fires.clamp_max(2), 0).reshape(side, side)
+        axes = figure.add_axes((0.02, 0.1, 0.4, 0.76))
+        axes.imshow(shade, cmap=ListedColormap(SHADES), vmin=0, vmax=3, interpolation="none")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(False)
+        axes.set_xlabel(f"{int(both.sum())} of {neurons} neurons have features {i} and {j}")
+        off = found.off[at[0]]
+        right = figure.add_axes((0.5, 0.16, 0.47, 0.7))
+        right.axhspan(-HALF, HALF, color=plots.EU, alpha=0.1, linewidth=0)
+        order = off.argsort()
+        right.plot(range(len(off)), off[order], color=plots.NOISE, linewidth=2.5)
+        right.plot(int((order == at[1]).nonzero()), off[at[1]], "o", color=plots.CHOICE, markersize=10, markeredgecolor="black")
+        right.set_ylim(-1.1, 1.6)
+        right.set_xlabel(f"the {len(off)} ANDs, by error")
+        right.set_ylabel("output less truth")
+        wrong = int((off.abs() >= HALF).sum())
+        names = " and ".join(map(str, active)) if on == 2 else ", ".join(map(str, active))
+        right.set_title(f"{names} on: {wrong} of {len(off)} ANDs wrong", fontsize=10)
+        says = f"{neurons} neurons, {readout}, {on} on: the largest error is {float(off.abs().max()):.3f}"
+        return says, (f"Left: {neurons} neurons; {int(both.sum())} have both features {i} and {j}, "
+                      f"{int((both & (fires > 0)).sum())} of these fire. Right: errors of all {len(off)} outputs with "
+                      f"features {names} on; the largest is {float(off.abs().max()):.3f}, {wrong} are 1/2 or more.")
+
+    start = {"neurons": d, "p": round(100 * p), "on": s, "readout": readout, "input": "worst"}
+    return explore(draw, start, hint="White neurons lack one of the two features, grey ones are silent, blue fire "
+                   "once, red more. Take fewer neurons, then the other readout; put a third feature on.", height=3.4,
+                   neurons=(256, 1024), p=P, on=(2, 3), readout=("plain", "contrast"),
+                   input={"worst": "the worst", "first": "the first"})
+
+
+def histogram() -> Explorer:
+    """Errors of all outputs of all inputs, the exact worst, and what chance alone predicts."""
+    def draw(figure, neurons: int, p: int, on: int):
+        model = network(neurons, p / 100, on)
+        off, exact = errors(model).off, float(plain.worst(model)[0])
+        predicted, rms = chance.worst(M, neurons, p / 100, on), float(off.pow(2).mean() ** 0.5)
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        edges = torch.linspace(0, 2.0, 81)
+        count = torch.histc(off, 80, 0, 2.0)
+        axes.stairs(count, edges, fill=True, color=plots.PALE)
+        axes.set_yscale("log")
+        axes.set_ylim(0.5, 2e7)
+        axes.set_xlim(0, 2)
+        axes.axvspan(HALF, 2, color=plots.NOISE, alpha=0.12, linewidth=0)
+        right = max(exact, predicted)
+        for x, colour, style, label, y in ((exact, plots.TRUTH, "-", "proved, the worst of all", 3e6),
+                                           (predicted, plots.OV, "--", "predicted by chance", 6e5),
+                                           (rms, plots.QK, "-", "typical", 6e4)):
+            axes.axvline(x, color=colour, linestyle=style, linewidth=1.6)
+            axes.annotate(f"{label}: {x:.3f}", (right, y), (8, 0), color=colour, **NOTE)
+        axes.set_xlabel("error of an output")
+        axes.set_ylabel("outputs of inputs")
+        axes.set_title(f"The worst error is {exact / rms:.0f} times the typical one; chance misses it by "
+                       f"{100 * abs(predicted / exact - 1):.0f}%")
+        return (f"{neurons} neurons, {on} on: worst {exact:.3f}, predicted {predicted:.3f}",
+                f"Histogram of all {off.numel()} errors, logarithmic. Exact worst {exact:.3f}, predicted {predicted:.3f}, "
+                f"root mean square {rms:.3f}.")
+
+    return explore(draw, {"neurons": 1024, "p": 22, "on": 2}, hint="The black line is a theorem, and the dashed one "
+                   "knows nothing of the weights. In the shade outputs are wrong. Take more neurons; put a third on.",
+                   height=3.5, neurons=(256, 1024, 4096), p=P, on=(2, 3))
+
+
+SIZES = (256, 512, 1024, 2048, 4096)
+SHARES = (0.12, 0.15, 0.18, 0.22, 0.27, 0.33, 0.42, 0.5)
+
+
+@cache
+def measured(d: int, p: float, readout: str) -> tuple[float, float]:
+    """Worst and root mean square error with two on; not finite where there is no such network."""
+    model = network(d, p, 2, readout)
+    if model is None:
+        return float("inf"), float("inf")
+    off = errors(model).off
+    return float(off.abs().max()), float(off.pow(2).mean() ** 0.5)
+
+
+def slope(x: Iterable[float], y: Iterable[float]) -> float:
+    """Of a straight line through logarithms."""
+    return float(np.polyfit(np.log(list(x)), np.log(list(y)), 1)[0])
+
+
+def log_axes(axes: Axes, ticks: Iterable[float], low: float, high: float) -> None:
+    """Neurons across, errors upwards, both logarithmic."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+
+
+def laws() -> Explorer:
+    """Error against neurons for two readouts, with the fitted exponents."""
+    def draw(figure, error: str, p: str):
+        axes, k, slopes = figure.add_axes((0.1, 0.16, 0.87, 0.7)), int(error == "typical"), {}
+        for readout, colour, law in (("plain", plots.OV, -1 / 3), ("contrast", plots.QK, -1 / 2)):
+            shares = SHARES if p == "best" else (float(p),)
+            best = [min(measured(d, q, readout)[k] for q in shares) for d in SIZES]
+            known = [(d, y) for d, y in zip(SIZES, best) if y < 9]
+            x, y = zip(*known)
+            slopes[readout] = slope(x, y)
+            axes.plot(x, y, "o-", color=colour, linewidth=2)
+            axes.plot(SIZES, [y[-1] * (d / x[-1]) ** law for d in SIZES], ":", color=colour, linewidth=1)
+            axes.annotate(f"{readout}: exponent {slopes[readout]:.2f}", (x[-1], y[-1]), (0, 8), ha="right",
+                          color=colour, **NOTE)
+        axes.axhline(HALF, color=plots.TRUTH, linestyle="--", linewidth=1)
+        log_axes(axes, SIZES, 0.015, 1.2)
+        axes.set_xlabel("neurons d")
+        axes.set_ylabel(f"{error} error")
+        axes.set_title(f"The readout alone changes the law: exponents {slopes['plain']:.2f} and {slopes['contrast']:.2f}")
+        said = ", ".join(f"{readout} {fitted:.2f}" for readout, fitted in slopes.items())
+        return (f"{error} error, two on, exponents of d: {said}",
+                f"Lines of the {error} error against neurons, logarithmic. Fitted exponents: {said}; dotted lines have "
+                "-1/3 and -1/2.")
+
+    return explore(draw, {"error": "worst", "p": "best"}, hint="Fix p: then the plain readout is left with its bias p "
+                   "however many neurons there are, and its line turns flat. The contrast has no bias.", height=3.6,
+                   error=("worst", "typical"), p={"best": "the best for each d"} | {str(k / 100): v for k, v in P.items()})
+
+
+def random_line(s: int, seeds: int = 3) -> dict[int, float]:
+    """Neurons -> the exact worst error of random networks, mean of some seeds at the best share of ones."""
+    found = {}
+    for d in (*SIZES, 8192, 16384):
+        means = []
+        for p in SHARES:
+            every = [network(d, p, s, seed=seed) for seed in range(seeds)]
+            means.append(sum(float(plain.worst(model)[0]) if model else 9.0 for model in every) / seeds)
+        found[d] = min(means)
+    return found
+
+
+class Made(NamedTuple):
+    """A network that was not drawn: neurons, features, what is proved of its worst error, and the exact one."""
+
+    name: str
+    d: int
+    m: int
+    proved: float
+    worst: float
+
+
+def made(s: int) -> list[Made]:
+    """Trained networks and designs for s features on."""
+    found = []
+    for q, kind in ((5, "halves"), (5, "circles"), (7, "circles"), (5, "quadruples")):
+        m, d = (W := designs.design(kind, q)).shape
+        worst = float(designs.error(m, int(W[:, 0].sum()), s))
+        found.append(Made("design", d, m, worst, worst))
+    for name in ("u-and-examples", "u-and-proof") if s == 2 else ("u-and-proof-s3",):
+        model = mp.load(f"{name}/0")
+        found.append(Made(name.removesuffix("-s3").removeprefix("u-and-"), model.sizes["d_mlp"], model.sizes["m"],
+                          certify.error_hi(model), certify.worst(model).hi))
+    return found
+
+
+def line() -> Explorer:
+    """Proved worst error against neurons: chance, designs, training."""
+    lines, others = {s: random_line(s) for s in (2, 3)}, {s: made(s) for s in (2, 3)}
+    looks = {"design": (plots.QK, "D", "design"), "examples": (plots.OV, "s", "trained on examples"),
+             "proof": (plots.EU, "^", "trained against its proof")}
+
+    def draw(figure, on: int):
+        axes, law = figure.add_axes((0.1, 0.16, 0.87, 0.7)), lines[on]
+        axes.plot([*law], [*law.values()], "o-", color=plots.NOISE, linewidth=2)
+        axes.annotate("random, exact", (4096, law[4096]), (4, 8), color=plots.NOISE, **NOTE)
+        for name, d, m, proved, worst in others[on]:
+            colour, mark, label = looks[name]
+            axes.plot(d, min(proved, 4.4), mark, color=colour, markersize=9, markeredgecolor="black")
+            if proved > worst * 1.001:
+                axes.plot([d, d], [worst, min(proved, 4.4)], ":", color=colour, linewidth=1)
+                axes.plot(d, worst, mark, color="white", markersize=7, markeredgecolor=colour)
+            said = label + (f", m = {m}" if m != M else "")
+            axes.annotate(said, (d, min(proved, 4.4)), (8, 4 if d == 62 else -4), color=colour, **NOTE)
+        axes.axhline(HALF, color=plots.TRUTH, linestyle="--", linewidth=1)
+        log_axes(axes, (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384), 0.05, 5)
+        axes.set_xlim(48, 20000)
+        axes.set_xlabel("neurons d")
+        axes.set_ylabel("worst error that is proved")
+        best = next(o for o in others[on] if o.name == "proof")
+        needs = next((d for d, y in law.items() if y <= best.proved), None)
+        said = f"takes {needs / best.d:.3g} times" if needs else f"takes more than {16384 // best.d} times"
+        axes.set_title(f"To prove {best.proved:.2f} chance {said} the neurons of training against the proof")
+        shown = ", ".join(f"{o.name} {o.d} neurons, proved {o.proved:.2f}, true {o.worst:.2f}" for o in others[on])
+        return (f"{on} on: {best.d} neurons trained against the proof are proved right within {best.proved:.3f}",
+                "Worst proved error against neurons. Random: "
+                + ", ".join(f"{d} neurons {y:.2f}" for d, y in law.items()) + f". Others: {shown}.")
+
+    return explore(draw, {"on": 2}, hint="Filled marks are what is proved, hollow ones the exact worst error. With two "
+                   "on, 128 neurons trained on examples are right everywhere, and this proof of it says nothing. Put a "
+                   "third feature on.", height=3.8, on=(2, 3))
+
+
+SHARE, INPUTS = 3.0, 25
+GRID = tuple((d, m) for d in (512, 1024, 2048) for m in (d // 8, d // 4, d // 2, d, 2 * d, 4 * d))
+
+
+@cache
+def excess(d: int, m: int, s: int = 3) -> float:
+    """By how much superposed features raise an output with one on, beyond what the same neurons read without it."""
+    g = torch.Generator().manual_seed(0)
+    p = SHARE / d**0.5
+    W = (torch.rand(m, d, generator=g) < p).float()
+    E = torch.randn(m, d, generator=g)
+    E /= E.norm(dim=1, keepdim=True)
+    on = torch.stack([torch.randperm(m, generator=g)[:s] for _ in range(INPUTS)])
+    clean = torch.stack([W[x].sum(0) for x in on]) - 1
+    noisy = torch.stack([E[x].sum(0) for x in on]) @ E.T @ W - 1
+    some = torch.randperm(m, generator=g)[:200]
+    found = []
+    for a, x in enumerate(on):
+        both = W[x[0]] * W[some]
+        size = both.sum(1).clamp_min(1)
+        kept = (both.sum(1) > 0) & ~torch.isin(some, x)
+        found.append(((both @ (torch.relu(noisy[a]) - torch.relu(clean[a]))) / size)[kept].mean())
+    return float(torch.stack(found).mean())
+
+
+def spread(d: int, m: int, s: int = 3) -> float:
+    """sigma: of what superposed features add to a neuron."""
+    return (s * m * SHARE / d**1.5) ** 0.5
+
+
+def superposed() -> Explorer:
+    """What superposition adds to an error, for many sizes: one line."""
+    found = {(d, m): excess(d, m) for d, m in GRID}
+    ratios = [y / spread(d, m) * (2 * pi) ** 0.5 for (d, m), y in found.items()]
+    logs = np.log([[d, m, y] for (d, m), y in found.items()])
+    by_d, by_m = np.linalg.lstsq(np.c_[logs[:, :2], np.ones(len(logs))], logs[:, 2], rcond=None)[0][:2]
+
+    def draw(figure, across: str):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        for d, colour in ((512, plots.OV), (1024, plots.QK), (2048, plots.EU)):
+            points = [(spread(d, m) if across == "sigma" else m, y) for (e, m), y in found.items() if e == d]
+            axes.plot(*zip(*points), "o-", color=colour, linewidth=1.2)
+            axes.annotate(f"d = {d}", points[-1], (-8, 6), ha="right", color=colour, **NOTE)
+        if across == "sigma":
+            axes.plot([0.1, 1.3], [x / (2 * pi) ** 0.5 for x in (0.1, 1.3)], "--", color=plots.TRUTH, linewidth=1)
+        log_axes(axes, [0.1, 0.2, 0.5, 1] if across == "sigma" else [64, 256, 1024, 4096], 0.02, 0.8)
+        axes.set_xlabel("sigma = sqrt(s m p / d)" if across == "sigma" else "features m")
+        axes.set_ylabel("excess error")
+        axes.set_title("Superposition costs what sigma says, whatever the sizes" if across == "sigma" else
+                       f"For the same cost m may grow as d to the {-by_d / by_m:.2f}")
+        return (f"measured over predicted: {sum(ratios) / len(ratios):.2f} on average",
+                f"Excess error of {len(GRID)} sizes against {across}. Measured over sigma / sqrt(2 pi): from "
+                f"{min(ratios):.2f} to {max(ratios):.2f}. Fitted: d^{by_d:.2f} m^{by_m:.2f}.")
+
+    return explore(draw, {"across": "sigma"}, hint="Against the number of features every width has a line of its own; "
+                   "against sigma they are one. The dashed line is sigma / sqrt(2 pi), with nothing fitted.",
+                   height=3.5, across={"sigma": "sigma", "m": "features"})
+
+
+DEPTH, TOWER = 8, (128, 1024, 8)
+
+
+@cache
+def tower(D: int, on: int, wires: str) -> tuple[list[float], list[float], bool]:
+    """Root mean square error after every layer with correction and without, and whether every depth is certified."""
+    m, d, each = TOWER
+    made = layers.tower((m, D, d, each), DEPTH, 0, wires == "spread")
+    inputs = torch.rand(200, m, generator=torch.Generator().manual_seed(1)).argsort(1)[:, :on]
+    x = torch.zeros(200, m, dtype=torch.float64).scatter(1, inputs, 1.0)
+    rms = [[float((y - x).pow(2).mean() ** 0.5) for y in layers.run(made, inputs, correct)] for correct in (True, False)]
+    return *rms, all(zone.dead for zone in layers.certified(made, on))
+
+
+def depth() -> Explorer:
+    """Errors layer by layer, with and without correction."""
+    def draw(figure, width: int, on: int, wires: str):
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
+        corrected, plainly, certified = tower(width, on, wires)
+        steps = range(1, DEPTH + 1)
+        axes.plot(steps, plainly, "s--", color=plots.NOISE, linewidth=1.5)
+        axes.plot(steps, corrected, "o-", color=plots.EU if certified else plots.OV, linewidth=2.5)
+        axes.annotate("without correction", (4, plainly[3]), (-4, 6), ha="right", color=plots.NOISE, **NOTE)
+        axes.annotate("corrected", (6, corrected[5]), (0, 8), color=plots.EU if certified else plots.OV, **NOTE)
+        axes.set_yscale("log")
+        axes.set_ylim(0.01, 10)
+        axes.set_xlabel("layer")
+        axes.set_ylabel("root mean square error of a feature")
+        says = "every layer certified" if certified else "not certified"
+        axes.set_title(f"After {DEPTH} layers {corrected[-1]:.3f}, without correction {plainly[-1]:.2f}: {says}")
+        return (f"{TOWER[0]} features in {width} numbers, {on} on, {wires} wires: {says}",
+                f"Errors by layer, logarithmic. Corrected from {corrected[0]:.3f} to {corrected[-1]:.3f}, without from "
+                f"{plainly[0]:.3f} to {plainly[-1]:.2f}; {says}.")
+
+    return explore(draw, {"width": 64, "on": 3, "wires": "spread"}, hint="Take random wires: now some neuron misreads, "
+                   "and its error comes back in the next layer. Then change how many are on.", height=3.5,
+                   width=(64, 128), on=(2, 3, 4), wires=("spread", "random"))
+
+
+SHOWN = ("u-and-256", "u-and-1024", "u-and-design-62", "u-and-design-130", "u-and-examples", "u-and-proof",
+         "u-and-proof-s3")
+
+
+def lengths() -> pd.DataFrame:
+    """What proofs of shipped networks certify, and at what length, against trying every input."""
+    rows = []
+    for name in SHOWN:
+        model = mp.load(f"{name}/0")
+        brute, bound = (mp.prove(model, id) for id in ("brute_force", "features"))
+        rows.append({"network": model.name, "neurons": model.sizes["d_mlp"], "ANDs": comb(model.sizes["m"], 2),
+                     "on": model.sizes["sparsity"], "inputs": bound.total, "right": brute.correct,
+                     "certified": bound.correct, STRATEGIES["features"].label: short(bound.flops),
+                     STRATEGIES["brute_force"].label: short(brute.flops)})
+    return pd.DataFrame(rows).set_index("network")
+
+
+def growth(sizes: tuple[int, ...] = (3, 4, 5)) -> pd.DataFrame:
+    """Counted operations a neuron by the number of features, of designs, and the exponent of the last two."""
+    rows = {}
+    for id, s in product(("features", "brute_force"), (2, 3)):
+        models = [model_from_tensors("grown", train({"kind": "design", "design": "quadruples", "size": n}, 0),
+                                     {"sparsity": str(s), "readout": "plain"}) for n in sizes]
+        counted = {f"m = {model.sizes['m']}": mp.prove(model, id).flops / model.sizes["d_mlp"] for model in models}
+        last = list(counted.values())[-2:]
+        rows[f"{STRATEGIES[id].label}, {s} on"] = {key: short(n) for key, n in counted.items()} | {
+            "exponent": f"{np.log2(last[1] / last[0]):.1f}"}
+    return pd.DataFrame(rows).T
