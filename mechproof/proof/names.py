@@ -114,6 +114,10 @@ STRATEGIES = {
         "Each key's neurons in a few clusters, a series in their phases, and a bound on its tail."),
     "moments_exact_neurons": Name("moments, worst neurons exactly",
         "As moments, with the neurons that fit worst computed one by one."),
+    "cells": Name("neurons at their cells",
+        "Each neuron exactly where it votes, by the one entry of x and of y that it reads; elsewhere at its worst."),
+    "rivals": Name("rival by rival",
+        "Each answer against each rival, given where both come from; all else about x and y at its worst, row by row."),
     "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
 }
 PEELS = {

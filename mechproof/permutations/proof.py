@@ -1,0 +1,135 @@
+"""Two proofs that all answers of all (K!)^2 inputs win, of lengths polynomial in K.
+
+Position q has its answer s from the place l = y(q), x(l) = s, and a rival j stands in x at some other place k.  A lead of s
+over j is bounded once for all inputs that share (q, s, j, k, l), which are (K - 1)! (K - 2)! each.
+
+`cells`: a neuron counts exactly at the output that is its own, (q, j) for its main row j and main column q, where (k, l) is
+what it reads; at any other output by the range of its activations.  `rivals`: all neurons of one main row and column
+together, at every output; rows but s and j, and columns but q, are met in unknown places, and these are taken at their worst,
+once for all neurons of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import factorial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..proof import cost
+from ..proof.bound import Case
+from ..proof.family import Advice, Model, Proved
+from ..proof.rounding import Ball, largest_but, stack
+from .model import inputs
+from .neurons import Neurons, between, neurons
+
+Leads = Float[Ball, "q s j k l"]
+Way = Callable[[Neurons, Float[Ball, "q j"]], Leads]
+
+
+def others_lo(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """Of every entry the smallest of the others along a dimension, of two or more."""
+    x = x.movedim(dim, -1)
+    edge = torch.full_like(x[..., :1], torch.inf)
+    before = torch.cat([edge, x.cummin(-1).values[..., :-1]], -1)
+    after = torch.cat([x.flip(-1).cummin(-1).values.flip(-1)[..., 1:], edge], -1)
+    return torch.minimum(before, after).movedim(-1, dim)
+
+
+def cells(net: Neurons, b_U: Float[Ball, "q j"]) -> Leads:
+    """Leads of every answer over its best rival anywhere, [q, s, 1, 1, l].
+
+    Complexity: O(n K^2 + K^4).  Theorem: *Every neuron at its cell*.
+    """
+    n, K = len(net.own), b_U.shape[0]
+    own = net.own[:, None]
+    at_own = between(net.lo, net.hi, net.out.pick(lambda x: x.gather(1, own)[..., None]))
+    lo, hi = (x.sum_by(net.own, K * K, n).pick(lambda x: x.view(K, K, K, K)) for x in at_own)      # [q, j, k, l]
+    ends = net.lo.pick(lambda x: x.amin((1, 2))), net.hi.pick(lambda x: x.amax((1, 2)))
+    rest_lo, rest_hi = (x.pick(lambda x: x.scatter(1, own, 0.0)).sum(0).pick(lambda x: x.view(K, K)) + b_U
+                        for x in between(ends[0][:, None], ends[1][:, None], net.out))
+    right = lo.pick(lambda x: x.diagonal(dim1=2, dim2=3)) + rest_lo[..., None]
+    eye = torch.eye(K, dtype=torch.bool)                                 # no rival stands where the answer does
+    rival = hi.pick(lambda x: largest_but(x, eye, 2)) + rest_hi[..., None]
+    best = rival.pick(lambda x: -others_lo(-x, 1))
+    return (right - best)[:, :, None, None]
+
+
+def rivals(net: Neurons, b_U: Float[Ball, "q j"]) -> Leads:
+    """Leads of every answer over every rival.
+
+    Complexity: O(n K^4 + K^7).  Theorem: *Rival by rival*.
+    """
+    n, K, found = len(net.own), b_U.shape[0], []
+    for q in range(K):
+        here = between(net.lo[:, None], net.hi[:, None], net.out[:, q * K : (q + 1) * K, None, None])
+        lo, hi = (x.sum_by(net.own, K * K, n).pick(lambda x: x.view(*[K] * 5)) for x in here)      # [Q, J, j, k, l]
+        found += [over(lo[:, :, s, None] - hi, q, s) + (b_U[q, s] - b_U[q])[:, None, None] for s in range(K)]
+    return stack(found).pick(lambda x: x.view(*[K] * 5))
+
+
+def over(lead: Float[Ball, "Q J j k l"], q: int, s: int) -> Float[Ball, "j k l"]:
+    """The least that these leads of s over the rivals j can add up to, at (k, l) of the answer's position q.
+
+    Column Q holds l if Q = q, any other value if not.  Row J is met at l if J = s, at k if J = j, else at a third place.
+    """
+    free = lead.pick(lambda x: others_lo(x, 4))
+    by_row = lead.pick(lambda x: torch.cat([free.mid[:q], x[q : q + 1], free.mid[q + 1 :]])).sum(0)
+
+    def placed(x: Float[Tensor, "J j k l"]) -> Float[Tensor, "J j k l"]:
+        eye = torch.eye(len(x), dtype=torch.bool)
+        third = others_lo(x.masked_fill(eye, torch.inf), 2)              # a place that is neither k nor l
+        rows = torch.where(eye[:, :, None, None], x, third)
+        met = x[s].diagonal(dim1=1, dim2=2)[:, None].expand_as(rows[s])
+        return torch.cat([rows[:s], met[None], rows[s + 1 :]])
+
+    return by_row.pick(placed).sum(0)
+
+
+def leads(model: Model, advice: Advice, way: Way) -> Leads:
+    """What a proof knows of every lead.  Complexity: of the way."""
+    return way(neurons(model, advice), Ball(model["b_U"]))
+
+
+def no_lead(leads: Leads) -> Bool[Tensor, "#s #j #k #l"]:
+    """Where these speak of a rival that is the answer, or that stands in its place."""
+    K = leads.shape[0]
+    with cost.addresses():
+        eye = torch.eye(K, dtype=torch.bool)
+        return eye[:, :, None, None] | eye[None, None] if leads.shape[2] > 1 else eye.new_zeros(1, 1, 1, 1)
+
+
+def least(leads: Leads) -> float:
+    """A number at most the least lead of any answer over any rival in any input: the certified margin."""
+    return float(-(-leads).upper().mid.masked_fill(no_lead(leads), -torch.inf).amax())
+
+
+def check(model: Model, advice: Advice, way: Way) -> Proved:
+    """All inputs less those that some lead leaves open, counted as if no input met two such leads.
+
+    An open lead is met by (K - 1)! (K - 2)! inputs, and all those of one (q, s, l) by no more than ((K - 1)!)^2.  Where
+    two are met by the same input the count is smaller than the number of inputs covered.
+    Theorem: *Permutations left open*.
+    """
+    K, found = model.sizes["K"], leads(model, advice, way)
+    open_ = (~(-found).negative() & ~no_lead(found)).sum((2, 3))         # [q, s, l]
+    each, most = factorial(K - (1 if found.shape[2] == 1 else 2)), factorial(K - 1)
+    with cost.charge(3 * open_.numel(), "inputs counted"):
+        lost = sum(min(n * each, most) for n in open_.flatten().tolist()) * most
+    total = factorial(K) ** 2
+    return Proved(max(0, total - lost), total, lambda tokens: case(model, found, tokens))
+
+
+def case(model: Model, leads: Leads, tokens: Sequence[int]) -> Case:
+    """An input by all its answers: certified if each is certain to beat each rival."""
+    x, y = inputs(tokens, model.sizes)
+    met = [(q, x[l], j, k, l) for q, l in enumerate(y) for k, j in enumerate(x) if k != l]
+    K = len(x)
+    found = leads.pick(lambda t: t.expand(*[K] * 5))[tuple(torch.tensor(met).T)]
+    wins = (-found).negative()
+    q, s, j, k, l = met[int((~wins).long().argmax())]
+    reason = "every answer beats every rival" if bool(wins.all()) else (
+        f"at {q} the answer {s}, from place {l}, is not certain to beat {j}, from place {k}")
+    return Case(bool(wins.all()), reason, lambda: float(-(-found).upper().mid.amax()))
