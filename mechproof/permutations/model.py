@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from ..proof.family import InputError, check_tokens
 
@@ -63,9 +64,11 @@ def inputs(tokens: Sequence[int], sizes: Mapping[str, int]) -> tuple[list[int], 
 def logits(weights: Mapping[str, Tensor], x: Int[Tensor, "b K"],
            y: Int[Tensor, "b K"]) -> Float[Tensor, "b K K"]:
     """Logits [b, q, j] of given pairs.  Complexity: O(b n K^2)."""
-    point = torch.arange(x.shape[1])
-    before = weights["W_X"][x, point].sum(1) + weights["W_Y"][y, point].sum(1) + weights["b_in"]
-    return torch.einsum("bn,nqj->bqj", before.relu(), weights["W_U"]) + weights["b_U"]
+    K, n = x.shape[1], len(weights["b_in"])
+    of_x, of_y = (embedding_bag(p * K + torch.arange(K), weights[name].reshape(-1, n), mode="sum")
+                  for name, p in (("W_X", x), ("W_Y", y)))
+    hidden = (of_x + of_y + weights["b_in"]).relu()
+    return (hidden @ weights["W_U"].reshape(n, -1)).view(-1, K, K) + weights["b_U"]
 
 
 def margins(weights: Mapping[str, Tensor], x: Int[Tensor, "b K"], y: Int[Tensor, "b K"]) -> Float[Tensor, " b"]:
@@ -79,6 +82,5 @@ def margins(weights: Mapping[str, Tensor], x: Int[Tensor, "b K"], y: Int[Tensor,
 def sampled_margins(weights: Mapping[str, Tensor], n: int, seed: int = 0) -> Float[Tensor, " n"]:
     """Margins of n random pairs.  Complexity: O(n d_mlp K^2)."""
     generator, K = torch.Generator().manual_seed(seed), len(weights["b_U"])
-    size = max(1, 2**22 // weights["W_U"][:, 0].numel())
-    return torch.cat([margins(weights, drawn(m, K, generator), drawn(m, K, generator))
-                      for m in [size] * (n // size) + [n % size] * (n % size > 0)])
+    x, y = (drawn(n, K, generator).split(1000) for _ in range(2))
+    return torch.cat([margins(weights, *both) for both in zip(x, y)])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from math import factorial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..proof import cost
@@ -122,14 +122,23 @@ def check(model: Model, advice: Advice, way: Way) -> Proved:
     return Proved(max(0, total - lost), total, lambda tokens: case(model, found, tokens))
 
 
+def met(leads: Leads, x: Int[Tensor, "b K"],
+        y: Int[Tensor, "b K"]) -> tuple[Float[Ball, "b q j"], Bool[Tensor, "b q j"]]:
+    """The leads that inputs meet, and which of them are over a rival.  Complexity: O(b K^2)."""
+    K, point = x.shape[1], torch.arange(x.shape[1])
+    answer, places = x.gather(1, y)[..., None], x.argsort(1)
+    at = point[:, None], answer, point, places[:, None], y[..., None]
+    return leads.pick(lambda t: t.expand(*[K] * 5)[at]), point != answer
+
+
 def case(model: Model, leads: Leads, tokens: Sequence[int]) -> Case:
     """An input by all its answers: certified if each is certain to beat each rival."""
-    x, y = inputs(tokens, model.sizes)
-    met = [(q, x[l], j, k, l) for q, l in enumerate(y) for k, j in enumerate(x) if k != l]
-    K = len(x)
-    found = leads.pick(lambda t: t.expand(*[K] * 5))[tuple(torch.tensor(met).T)]
-    wins = (-found).negative()
-    q, s, j, k, l = met[int((~wins).long().argmax())]
-    reason = "every answer beats every rival" if bool(wins.all()) else (
-        f"at {q} the answer {s}, from place {l}, is not certain to beat {j}, from place {k}")
-    return Case(bool(wins.all()), reason, lambda: float(-(-found).upper().mid.amax()))
+    x, y = (torch.tensor([p]) for p in inputs(tokens, model.sizes))
+    found, rival = met(leads, x, y)
+    open_ = (rival & ~(-found).negative()).nonzero()
+    if not len(open_):
+        reason = "every answer beats every rival"
+    else:
+        _, q, j = open_[0].tolist()
+        reason = f"at {q} the answer {int(x[0, y[0, q]])} is not certain to beat {j}"
+    return Case(not len(open_), reason, lambda: float(-(-found).upper().mid[rival].amax()))

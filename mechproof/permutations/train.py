@@ -21,15 +21,15 @@ from torch.nn.functional import cross_entropy, embedding_bag
 from ..proof.family import one_thread
 from .model import drawn
 
-RECIPE = {"optimizer": "Adam", "d_mlp": "60 K", "steps": "700 K", "batch": 512, "lr": "0.1 / K", "decay": 0.5,
-          "l1": "0.064 / K^3.5, on W_X, W_Y and W_U", "loss": "cross entropy, mean of K answers",
-          "init_std": "1 / sqrt(2 K), 1 / sqrt(d_mlp)", "rounded": "float16"}
+RECIPE = {"optimizer": "Adam", "d_mlp": "60 K", "steps": "1000 K", "batch": 512, "lr": "0.1 / K", "decay": 0.5,
+          "l1": "0.09 / K^3.75, on W_X, W_Y and W_U", "loss": "cross entropy, mean of K answers",
+          "init_std": "1 / sqrt(2 K), 1 / sqrt(d_mlp)", "silent": 1e-3, "kept": "6 K^2", "rounded": "float16"}
 
 
 def recipe(settings: Mapping) -> dict[str, float]:
     """What of the recipe depends on K, but for what the settings change."""
     K = settings["K"]
-    return {"d_mlp": 60 * K, "steps": 700 * K, "lr": 0.1 / K, "l1": 0.064 / K**3.5} | dict(settings)
+    return {"d_mlp": 60 * K, "steps": 1000 * K, "lr": 0.1 / K, "l1": 0.09 / K**3.75} | dict(settings)
 
 
 def start(K: int, d_mlp: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -67,6 +67,16 @@ def train(settings: Mapping, seed: int, steps: int | None = None,
             optimizer.zero_grad()
             (loss(w, x, y) + r["l1"] * penalty).backward()
             optimizer.step()
-    W_X, W_Y = w["W_in"].detach().view(2, K, K, -1)
-    found = {"W_X": W_X, "W_Y": W_Y, "b_in": w["b_in"], "W_U": w["W_U"].view(-1, K, K), "b_U": w["b_U"].view(K, K)}
-    return {name: tensor.detach().half().float() for name, tensor in found.items()}
+    return pruned({name: tensor.detach() for name, tensor in w.items()}, K)
+
+
+def pruned(w: Mapping[str, Tensor], K: int) -> dict[str, Tensor]:
+    """The network in float16, without neurons that died: those that write nothing above 1e-3 are zeros at the end of
+    6 K^2 neurons (or of more, if more are alive)."""
+    alive = w["W_U"].abs().amax(1) > RECIPE["silent"]
+    first = alive.int().argsort(descending=True, stable=True)[: max(6 * K * K, int(alive.sum()))]
+    W_in, b_in = w["W_in"] * alive, w["b_in"] * alive
+    W_X, W_Y = W_in[:, first].view(2, K, K, -1)
+    found = {"W_X": W_X, "W_Y": W_Y, "b_in": b_in[first], "b_U": w["b_U"].view(K, K),
+             "W_U": (w["W_U"] * alive[:, None])[first].view(-1, K, K)}
+    return {name: tensor.half().float() for name, tensor in found.items()}

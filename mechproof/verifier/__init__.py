@@ -20,6 +20,7 @@ that only the short sums after them are left to float64 and its error bounds (`n
     exact.py       the exact number of right sequences by branch and bound
     cubic.py       the cubic proof
     pizza.py       modular addition: products through narrow doors, sums over neurons, margins
+    permutations.py  composition of permutations: neurons by one row and one column, leads
     verdict.py     the checks, in order, and the one line
 
 >>> from mechproof.verifier import verify

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import circuits, cubic, heads, layer, pizza, separable
+from . import circuits, cubic, heads, layer, permutations, pizza, separable
 from .exact import right_sequences
 from .numbers import Refused, Unreadable, must, require, work
 from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
@@ -83,21 +83,24 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     correct = integer(claim["correct"], 0, total, "correct")
     flops = integer(certificate["flops"], 0, 2**63, "flops")
     must(certificate["model_sha256"] == model.sha256, "model_sha256: the certificate is about another model")
-    inputs = model.sizes["v"] ** model.sizes["n"]
+    inputs = model.inputs
     must(total == inputs, f"total: {total} claimed, the model has {inputs} inputs")
     chance = claim["failure_probability"]
     require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
     strategy = claim["strategy"]
     require(isinstance(strategy, str), "strategy is not a name")
-    allowed = {"pizza": pizza.ALLOWED, "heads": OF_HEADS, "layer": OF_HEADS}.get(model.kind, ALLOWED)
+    allowed = {"pizza": pizza.ALLOWED, "permutations": permutations.ALLOWED, "heads": OF_HEADS,
+               "layer": OF_HEADS}.get(model.kind, ALLOWED)
     must(strategy in allowed, f"strategy: none of {', '.join(allowed)}")
     parameters = settings(strategy, claim["parameters"], model)
-    shapes = (pizza.expected if model.kind == "pizza" else expected)(strategy, parameters, model.sizes)
+    of_kind = {"pizza": pizza.expected, "permutations": permutations.expected}.get(model.kind, expected)
+    shapes = of_kind(strategy, parameters, model.sizes)
     advice = read_advice(certificate["advice"], shapes)
     fooled = FOOLED.get(strategy, 0)
     must(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}")
     # to all that there is to try
-    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and strategy == "brute_force" and model.kind != "pizza"
+    by_trying = strategy == "brute_force" and model.kind not in ("pizza", "permutations")
+    admits = flops >= 2 * (model.sizes["v"] - 1) * inputs and by_trying
     work.restart(MOST_WORK if admits else min(int(flops / CHEAPEST), MOST_WORK))
     work(sum(x.size for x in advice.values()))
     derived = bound(strategy, parameters, model, advice)
@@ -120,6 +123,8 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
         for name in given:
             integer(given[name], *pizza.limits(model.sizes)[name], name)
         return given
+    if model.kind == "permutations":
+        return keyed(given, set(), "parameters")
     names, v = (OF_HEADS if "a" in model.sizes else ALLOWED)[strategy], model.sizes["v"]
     if model.stripped:
         must(strategy in ("brute_force", "exact", "separable"),
@@ -171,6 +176,8 @@ def bound(strategy: str, parameters: dict[str, Any], model: Model, advice: Array
     weights, n_ctx = model.weights, model.sizes["n"] if model.stripped else None
     if model.kind == "pizza":
         return pizza.certified(strategy, parameters, weights, advice)
+    if model.kind == "permutations":
+        return permutations.certified(strategy, weights, advice)
     if model.kind == "layer":
         none = np.zeros((model.sizes["a"] - 1, model.sizes["v"], model.sizes["o"]))
         if strategy == "separable":

@@ -25,8 +25,9 @@ from ..proof.state import own_state
 from .weights import whole
 
 FORMAT = "mechproof-certificate/1"
-COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations")
-NETWORKS = ("max_of_k", "max_of_k_heads", "max_of_k_stripped", "one_layer", "pizza")
+COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations",
+           "cells", "rivals")
+NETWORKS = ("max_of_k", "max_of_k_heads", "max_of_k_stripped", "one_layer", "pizza", "permutations")
 
 
 def encoded(tensor: Tensor) -> dict:
