@@ -1,7 +1,7 @@
 """Every pair of permutations: the opponent that explains nothing, and the truth that the proofs are tested against.
 
-It is an honest opponent: what x and what y add to the neurons is a table over the K! permutations, made once.  What float64
-leaves undecided is decided in exact rational arithmetic.
+It is an honest opponent: what x and what y add to the neurons is a table over the K! permutations, made once.  What
+float64 leaves undecided is decided in exact rational arithmetic.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a neuron can do, once all of it but one row of x and one column of y is bounded.
 
-Each neuron is told (by advice, any will do) a main row j and a main column q.  Whatever x is, it meets every row of W_X in
-one place, and in every place one row.  So r_j may be taken off each row, if the sum of all r is put on, and then
+Each neuron is told (by advice, any will do) a main row j and a main column q.  Whatever x is, it meets every row of W_X
+in one place, and in every place one row.  So r_j may be taken off each row, if the sum of all r is put on, and then
 
     sum_i W_X[x(i), i] = W_X[j, k] + one entry W_X[j', i], j' != j, in every place i != k,        k = x^-1(j).
 

@@ -1,12 +1,12 @@
 """Two proofs that all answers of all (K!)^2 inputs win, of lengths polynomial in K.
 
-Position q has its answer s from the place l = y(q), x(l) = s, and a rival j stands in x at some other place k.  A lead of s
-over j is bounded once for all inputs that share (q, s, j, k, l), which are (K - 1)! (K - 2)! each.
+Position q has its answer s from the place l = y(q), x(l) = s, and a rival j stands in x at some other place k.  A lead
+of s over j is bounded once for all inputs that share (q, s, j, k, l), which are (K - 1)! (K - 2)! each.
 
-`cells`: a neuron counts exactly at the output that is its own, (q, j) for its main row j and main column q, where (k, l) is
-what it reads; at any other output by the range of its activations.  `rivals`: all neurons of one main row and column
-together, at every output; rows but s and j, and columns but q, are met in unknown places, and these are taken at their worst,
-once for all neurons of a row.
+`cells`: a neuron counts exactly at the output that is its own, (q, j) for its main row j and main column q, where
+(k, l) is what it reads; at any other output by the range of its activations.  `rivals`: all neurons of one main row
+and column together, at every output; rows but s and j, and columns but q, are met in unknown places, and these are
+taken at their worst, once for all neurons of a row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..proof.rounding import Ball, largest_but, stack
 from .model import inputs
 from .neurons import Neurons, between, neurons
 
-Leads = Float[Ball, "q s j k l"]
+Leads = Float[Ball, "q s #j #k l"]                                     # of one rival, or of all at once
 Way = Callable[[Neurons, Float[Ball, "q j"]], Leads]
 
 
@@ -73,7 +73,7 @@ def rivals(net: Neurons, b_U: Float[Ball, "q j"]) -> Leads:
 def over(lead: Float[Ball, "Q J j k l"], q: int, s: int) -> Float[Ball, "j k l"]:
     """The least that these leads of s over the rivals j can add up to, at (k, l) of the answer's position q.
 
-    Column Q holds l if Q = q, any other value if not.  Row J is met at l if J = s, at k if J = j, else at a third place.
+    Column Q holds l if Q = q, else not l.  Row J is met at l if J = s, at k if J = j, else at a third place.
     """
     free = lead.pick(lambda x: others_lo(x, 4))
     by_row = lead.pick(lambda x: torch.cat([free.mid[:q], x[q : q + 1], free.mid[q + 1 :]])).sum(0)

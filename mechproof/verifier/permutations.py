@@ -1,14 +1,16 @@
-"""Composition of permutations: how many pairs (x, y) of K! permutations each have all K answers x(y(q)) certainly largest.
+"""Composition of permutations: how many pairs (x, y) have all K answers x(y(q)) certainly largest.
 
-    before[i] = sum_k X[x(k), k, i] + sum_q Y[y(q), q, i] + b[i],    logit[q, j] = sum_i relu(before[i]) U[i, q, j] + c[q, j].
+    before[i] = sum_k X[x(k), k, i] + sum_q Y[y(q), q, i] + b[i]
+    logit[q, j] = sum_i relu(before[i]) U[i, q, j] + c[q, j]
 
-One neuron: with a row R given to it, x^-1(R) = k, the sum over the places i is X[R, k] and, from the places i != k, one entry
-each out of the other rows; so it lies between X[R, k] + sum_{i != k} min_{j != R} X[j, i] and the same with max, also after
-constants that x cannot change (the middle of each row, whose sum is put back) are moved.  Y with a column given likewise.
+One neuron: with a row R given to it, x^-1(R) = k, the sum over the places i is X[R, k] and, from the places i != k, one
+entry each out of the other rows; so it lies between X[R, k] + sum_{i != k} min_{j != R} X[j, i] and the same with max,
+also after constants that x cannot change (the middle of each row, whose sum is put back) are moved.  Y with a column
+given likewise.
 
-One lead, of s = x(l), l = y(q), over j = x(k), k != l: what is known of a neuron (R, C) is where its row is met if R = s
-(in l) or R = j (in k), else in neither; and what its column holds if C = q (l), else not l.  Neurons of one (R, C) are added
-up before the least is taken, those of one R before the place of R is chosen.
+One lead, of s = x(l), l = y(q), over j = x(k), k != l: what is known of a neuron (R, C) is where its row is met if
+R = s (in l) or R = j (in k), else in neither; and what its column holds if C = q (l), else not l.  Neurons of one
+(R, C) are added up before the least is taken, those of one R before the place of R is chosen.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def shifted(W: Real, line: np.ndarray) -> list[Real]:
 
 
 class Neurons:
-    """Activations between lo and hi [n, k, l]; outputs U [n, q, j], less the middle of each q but for the neuron's own."""
+    """Activations between lo and hi [n, k, l]; outputs U [n, q, j], less the middle of each q."""
 
     def __init__(self, w: Weights, row: np.ndarray, column: np.ndarray):
         X, Y, U, b = (given(w[name]) for name in ("W_X", "W_Y", "W_U", "b_in"))
@@ -90,11 +92,11 @@ class Neurons:
         turned = U.pick(lambda t: np.moveaxis(t, 2, 0)), np.moveaxis(own, 2, 0)
         middle = (without(*turned, True) + without(*turned, False)) * Real(np.array(0.5))
         self.own, self.U = own, U - middle[..., None]
-        self.families = [(C, R, np.flatnonzero((column == C) & (row == R))) for C in range(self.K) for R in range(self.K)]
+        self.families = [np.flatnonzero((column == C) & (row == R)) for C in range(self.K) for R in range(self.K)]
 
     def added(self, x: Real) -> Real:
         """Sums over the neurons of every (column, row) [C, R, ...]."""
-        parts = [x[i].sum(0) for _, _, i in self.families]
+        parts = [x[i].sum(0) for i in self.families]
         return stacked(parts).pick(lambda t: t.reshape(self.K, self.K, *t.shape[1:]))
 
 
@@ -126,7 +128,7 @@ def by_rivals(net: Neurons, c: Real) -> np.ndarray:
         lo, hi = (net.added(x) for x in here)                                                   # [C, R, j, k, l]
         for s in range(K):
             lead = lo[:, :, s, None] - hi
-            spread = lead.pick(lambda t: np.stack([t[C] if C == q else least_other(t[C], 3) for C in range(K)]))
+            spread = lead.pick(lambda t: np.stack([t[C] if q == C else least_other(t[C], 3) for C in range(K)]))
             known = spread.sum(0).pick(lambda t: placed(t, s)).sum(0) + (c[q, s] - c[q])[:, None, None]
             open_[q, s] = ~(-known).negative()
     rival, elsewhere = np.eye(K, dtype=bool)[:, :, None, None], np.eye(K, dtype=bool)
@@ -134,7 +136,7 @@ def by_rivals(net: Neurons, c: Real) -> np.ndarray:
 
 
 def placed(x: np.ndarray, s: int) -> np.ndarray:
-    """Each row's part [R, j, k, l] where R is met: in l if R is the answer s, in k if R is the rival j, else in neither."""
+    """Each row's part [R, j, k, l] where R is met: in l if it is the answer s, in k if it is j, else in neither."""
     K = len(x)
     elsewhere = np.where(np.eye(K, dtype=bool), np.inf, x)
     found = least_other(elsewhere, 2)
