@@ -5,8 +5,8 @@ of s over j is bounded once for all inputs that share (q, s, j, k, l), which are
 
 `cells`: a neuron counts exactly at the output that is its own, (q, j) for its main row j and main column q, where
 (k, l) is what it reads; at any other output by the range of its activations.  `rivals`: all neurons of one main row
-and column together, at every output; rows but s and j, and columns but q, are met in unknown places, and these are
-taken at their worst, once for all neurons of a row.
+and column together, at every output.  Where a row other than s and j is met, and what a column other than q holds, is
+unknown, and taken at its worst: what a column holds once for all its neurons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from ..proof import cost
 from ..proof.bound import Case
 from ..proof.family import Advice, Model, Proved
-from ..proof.rounding import Ball, largest_but, stack
+from ..proof.rounding import Ball, largest_but, smallest_but, stack
 from .model import inputs
 from .neurons import Neurons, between, neurons
 
@@ -73,19 +73,19 @@ def rivals(net: Neurons, b_U: Float[Ball, "q j"]) -> Leads:
 def over(lead: Float[Ball, "Q J j k l"], q: int, s: int) -> Float[Ball, "j k l"]:
     """The least that these leads of s over the rivals j can add up to, at (k, l) of the answer's position q.
 
-    Column Q holds l if Q = q, else not l.  Row J is met at l if J = s, at k if J = j, else at a third place.
+    Row J is met at l if J = s, at k if J = j, else not at l.  Column Q holds l if Q = q, else one m != l for all J.
     """
-    free = lead.pick(lambda x: others_lo(x, 4))
-    by_row = lead.pick(lambda x: torch.cat([free.mid[:q], x[q : q + 1], free.mid[q + 1 :]])).sum(0)
+    eye = torch.eye(lead.shape[2], dtype=torch.bool)
+    known = eye | eye[s][:, None]                                        # [J, j]
+    unknown = lead.pick(lambda x: others_lo(x, 3).masked_fill(known[..., None, None], 0.0)).sum(1)  # [Q, j, l, m]
+    of_rival = lead.pick(lambda x: x.diagonal(dim1=1, dim2=2).movedim(-1, 1))                       # [Q, j, k, m]
+    by_column = (unknown + lead[:, s])[:, :, None] + of_rival[:, :, :, None]                        # [Q, j, k, l, m]
 
-    def placed(x: Float[Tensor, "J j k l"]) -> Float[Tensor, "J j k l"]:
-        eye = torch.eye(len(x), dtype=torch.bool)
-        third = others_lo(x.masked_fill(eye, torch.inf), 2)              # a place that is neither k nor l
-        rows = torch.where(eye[:, :, None, None], x, third)
-        met = x[s].diagonal(dim1=1, dim2=2)[:, None].expand_as(rows[s])
-        return torch.cat([rows[:s], met[None], rows[s + 1 :]])
+    def held(x: Float[Tensor, "Q j k l m"]) -> Float[Tensor, "Q j k l"]:
+        other = smallest_but(x, eye, 4)
+        return torch.cat([other[:q], x[q].diagonal(dim1=2, dim2=3)[None], other[q + 1 :]])
 
-    return by_row.pick(placed).sum(0)
+    return by_column.pick(held).sum(0)
 
 
 def leads(model: Model, advice: Advice, way: Way) -> Leads:

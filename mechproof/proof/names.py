@@ -117,7 +117,7 @@ STRATEGIES = {
     "cells": Name("neurons at their cells",
         "Each neuron exactly where it votes, by the one entry of x and of y that it reads; elsewhere at its worst."),
     "rivals": Name("rival by rival",
-        "Each answer against each rival, given where both come from; all else about x and y at its worst, row by row."),
+        "Each answer against each rival, given where both come from; all else at its worst, column by column."),
     "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
 }
 PEELS = {

@@ -10,7 +10,7 @@ given likewise.
 
 One lead, of s = x(l), l = y(q), over j = x(k), k != l: what is known of a neuron (R, C) is where its row is met if
 R = s (in l) or R = j (in k), else in neither; and what its column holds if C = q (l), else not l.  Neurons of one
-(R, C) are added up before the least is taken, those of one R before the place of R is chosen.
+(R, C) are added up before the least is taken, those of one C before its value is chosen.
 """
 
 from __future__ import annotations
@@ -127,22 +127,28 @@ def by_rivals(net: Neurons, c: Real) -> np.ndarray:
         here = ends(net.lo[:, None], net.hi[:, None], net.U.pick(lambda t: t[:, q, :, None, None]))
         lo, hi = (net.added(x) for x in here)                                                   # [C, R, j, k, l]
         for s in range(K):
-            lead = lo[:, :, s, None] - hi
-            spread = lead.pick(lambda t: np.stack([t[C] if q == C else least_other(t[C], 3) for C in range(K)]))
-            known = spread.sum(0).pick(lambda t: placed(t, s)).sum(0) + (c[q, s] - c[q])[:, None, None]
+            known = least_sum(lo[:, :, s, None] - hi, q, s) + (c[q, s] - c[q])[:, None, None]
             open_[q, s] = ~(-known).negative()
     rival, elsewhere = np.eye(K, dtype=bool)[:, :, None, None], np.eye(K, dtype=bool)
     return open_ & ~(rival | elsewhere)
 
 
-def placed(x: np.ndarray, s: int) -> np.ndarray:
-    """Each row's part [R, j, k, l] where R is met: in l if it is the answer s, in k if it is j, else in neither."""
-    K = len(x)
-    elsewhere = np.where(np.eye(K, dtype=bool), np.inf, x)
-    found = least_other(elsewhere, 2)
-    found[range(K), range(K)] = x[range(K), range(K)]
-    found[s] = x[s].diagonal(axis1=1, axis2=2)[:, None]
-    return found
+def least_sum(lead: Real, q: int, s: int) -> Real:
+    """At least the sum over all (C, R) of leads [C, R, j, k, l] of s over j, for the places k, l of j and s [j, k, l].
+
+    Column by column: R = s and R = j are met where they are, the others not in l; then the column's value is chosen.
+    """
+    rows = np.arange(lead.shape[2])
+    known = (rows[:, None] == rows) | (rows[:, None] == s)
+    work(lead.mid.size)
+    loose = lead.pick(lambda t: np.where(known[..., None, None], 0.0, least_other(t, 3))).sum(1)        # [C, j, l, m]
+    rival = lead.pick(lambda t: t[:, rows, rows])                                                       # [C, j, k, m]
+    total = (loose + lead[:, s])[:, :, None] + rival[:, :, :, None]
+    work(total.mid.size)
+    same = rows[:, None] == rows
+    column = (rows == q)[:, None, None, None]
+    return total.pick(lambda t: np.where(column, t[..., rows, rows],
+                                         reduced(np.min, np.where(same, np.inf, t), 4))).sum(0)
 
 
 def tried(w: Weights) -> int:
