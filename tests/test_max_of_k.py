@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from math import factorial
 from statistics import mean
 
 import pytest
@@ -148,15 +149,19 @@ def test_shipped_models_are_complete():
     for entry in zoo.models():
         names[entry["collection"]] += 1
         sizes = entry["sizes"]
-        inputs = sizes["p"] ** 2 if entry["family"] == "pizza" else sizes.get("d_input", sizes.get("d_vocab")) ** sizes.get("n_free", sizes["n_ctx"])
-        assert ("correct" in entry["accuracy"]) == (inputs <= 2**32)
+        if entry["family"] == "permutations":
+            inputs, most = factorial(sizes["K"]) ** 2, 2**20
+        else:
+            inputs, most = sizes["p"] ** 2 if "p" in sizes else sizes.get("d_input", sizes.get("d_vocab")) ** sizes.get("n_free", sizes["n_ctx"]), 2**32
+        assert ("correct" in entry["accuracy"]) == (inputs <= most)
     assert names == {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
                      "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-reference": 1, "max-of-4-stripped": 151, "max-of-4-projected": 25,
                      "max-of-4-uniform": 5, "max-of-4-decayed": 5,
                      "pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-227": 3, "pizza-113-biases": 5, "pizza-113-polished": 5,
                      "pizza-113-messy": 3, "pizza-113-wrong": 1,
                      "max-of-4-h2": 25, "max-of-4-h4": 25, "max-of-10-h2": 5, "max-of-4-ln": 5, "max-of-5-sign": 5, "max-of-4-biases": 5,
-                     "min-of-4": 5, "tasks-sorted": 1, "tasks-second-largest": 1, "tasks-brackets": 1, "tasks-induction": 1, "tasks-addition": 1}
+                     "min-of-4": 5, "tasks-sorted": 1, "tasks-second-largest": 1, "tasks-brackets": 1, "tasks-induction": 1, "tasks-addition": 1,
+                     **{f"permutations-{K}": 5 for K in range(4, 11)}, "permutations-12": 1}
     for path in zoo.DATA.glob("*.safetensors"):
         assert path.stat().st_size < 8 * 2**20
 
