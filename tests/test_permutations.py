@@ -7,12 +7,14 @@ import random
 from fractions import Fraction
 from functools import cache
 from math import factorial
+from statistics import median
 
 import pytest
 import torch
 
 import mechproof as mp
 from mechproof import zoo
+from mechproof.figures import permutations as figures
 from mechproof.permutations import brute_force, by_hand, family, neurons, proof, search, train
 from mechproof.permutations import model as network
 from mechproof.proof import cost
@@ -285,3 +287,71 @@ def test_too_many_to_try():
     model = zoo.model_from_tensors("m", by_hand.circuit(torch.arange(8.0)))
     with pytest.raises(mp.InputError, match="^K = 8 points have 1625702400 pairs of permutations, too many to try"):
         mp.prove(model, "brute_force")
+
+
+SHIPPED = [entry["name"] for entry in zoo.models() if entry["family"] == "permutations"]
+
+
+def test_what_ships_is_certified_as_the_figures_say():
+    """From the note that they draw: every network of 4 to 9 points whole by one of the proofs, and 4 of 5 of 10 points; no margin above a seen one."""
+    rows = zoo.results("permutations")["models"]
+    assert sorted(row["name"] for row in rows) == sorted(SHIPPED)
+    for row in rows:
+        assert max(row["cells"]["margin"], row["rivals"]["margin"]) <= row["margin"] + 1e-6
+        for way in WAYS:
+            assert (row[way]["correct"] == row["total"]) == (row[way]["margin"] > 0)
+        assert row["rivals"]["correct"] == row["total"] or row["K"] >= 10
+    whole = [row["seed"] for row in rows if row["K"] == 10 and row["rivals"]["correct"] == row["total"]]
+    assert whole == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["permutations-4/4", "permutations-5/1", "permutations-8/0", "permutations-10/1"])
+def test_the_note_is_what_the_code_gives(name):
+    model, row = mp.load(name), next(row for row in zoo.results("permutations")["models"] if row["name"] == name)
+    advice = search.lines(model, {})
+    for way, leads in WAYS.items():
+        bound = mp.check(model, way, advice)
+        assert (bound.correct, bound.flops) == (row[way]["correct"], row[way]["flops"])
+        assert proof.least(proof.leads(model, advice, leads)) == pytest.approx(row[way]["margin"], abs=1e-6)
+
+
+def test_a_proof_of_thirteen_trillion_inputs_is_short():
+    """K = 10: at most 250 operations a weight by rivals, 20 by cells, where these certify all."""
+    model = mp.load("permutations-10/1")
+    weights = sum(x.numel() for x in model.tensors.values())
+    bounds = [mp.prove(model, way) for way in WAYS]
+    assert all(bound.correct == bound.total == factorial(10) ** 2 for bound in bounds)
+    assert bounds[0].flops < 20 * weights and bounds[1].flops < 1000 * weights
+
+
+def test_figures_draw_every_setting():
+    explorers = [figures.circuit(), figures.lengths(), figures.margins(), figures.penalty()]
+    for explorer in explorers[1:]:
+        for setting in explorer.settings():
+            _, headline, alt = explorer.frame(**setting)
+            assert headline and len(alt) > 60
+    seen = [explorers[0].frame(**setting)[1] for setting in explorers[0].settings()[::7]]
+    assert len(explorers[0].settings()) <= 400 and {"z costs 0"} < set(seen)
+    table = figures.what_it_comes_to()
+    assert list(table.columns) == sorted({row["K"] for row in zoo.results("permutations")["models"]})
+
+
+def test_the_circuits_costs_are_the_distance():
+    """Of the figure: every candidate costs half the L1 distance of its numbers, and the right one nothing."""
+    a, every = torch.tensor(figures.NUMBERS["uneven"]), network.every(4)
+    for x, y in itertools.product(every[::5], every[::7]):
+        lit = (a[x.argsort()] - a[y][:, None]).relu()
+        for z in every[::3]:
+            cost = float(lit[torch.arange(4), z].sum())
+            assert cost == float((a[x.argsort()[z]] - a[y]).abs().sum() / 2) and (cost == 0) == bool((z == x[y]).all())
+
+
+def test_a_penalty_in_the_middle_is_best():
+    """Networks of four points: at either end of the penalties the median certified margin is below zero, at the recipe's it is above."""
+    note = zoo.results("permutations")
+    by = {}
+    for row in note["penalties"]:
+        by.setdefault(row["l1"], []).append(row["rivals"]["margin"])
+    middle = {l1: median(found) for l1, found in by.items()}
+    nearest = min(middle, key=lambda l1: abs(l1 - note["recipe_l1"]))
+    assert middle[nearest] > 0 > max(middle[min(middle)], middle[max(middle)])
