@@ -30,7 +30,8 @@ def models() -> dict[str, mp.Model]:
     assert {name: tuple(t.shape) for name, t in small.tensors.items()} == shapes(3, 5, 4)
     stripped = zoo.model_from_tensors("stripped", *edits.stripped(small, 2))
     return {"small": small, "stripped": stripped, "max-of-4-0": mp.load("max-of-4/0"), "pizza-31-0": mp.load("pizza-31/0"),
-            "heads-0": mp.load("max-of-4-h2/0"), "norms-0": mp.load("max-of-4-ln/0"), "u-and-0": mp.load("u-and-256/0")}
+            "heads-0": mp.load("max-of-4-h2/0"), "norms-0": mp.load("max-of-4-ln/0"), "u-and-0": mp.load("u-and-256/0"),
+            "permutations-4-0": mp.load("permutations-4/0")}
 
 
 def spoiled(good: dict) -> dict[str, tuple[dict | str, int]]:
@@ -58,7 +59,7 @@ def main() -> None:
         note = zoo.told(model) | {key: str(model.sizes[key]) for key in model.family.described}
         zoo.save_atomically(OUT / f"{name}.safetensors", {key: t.clone() for key, t in model.tensors.items()}, note)
         listed = {s.id for s in mp.strategies(model)}
-        chosen = STRATEGIES if name == "small" else ("exact", "separable", "wheel", "exact_activations", "features")
+        chosen = STRATEGIES if name == "small" else ("exact", "separable", "wheel", "exact_activations", "features", "cells", "rivals")
         for i, strategy in enumerate(s for s in chosen if s.partition(":")[0] in listed):
             write(f"{name}-{i}", name, certificate(model, strategy)[0], 0, f"{strategy} holds")
     for i, (why, (content, code)) in enumerate(spoiled(certificate(models()["small"], "exact")[0]).items()):

@@ -26,7 +26,9 @@ SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max
          "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-uniform": 5, "pizza-113-messy": 3,
          "max-of-4-h2": 25, "max-of-4-h4": 25, "max-of-10-h2": 5,
          **dict.fromkeys(("u-and-256", "u-and-1024", "u-and-examples", "u-and-proof", "u-and-proof-s3"), 5),
-         **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1)}
+         **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1),
+         **{f"permutations-{K}": 5 for K in range(4, 11)}, "permutations-12": 1,
+         "group-s5": 100, "group-s5-decay": 5, "group-s4": 20, "group-a5": 20, "group-d12": 5}
 RIGHT = {"pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-113-biases": 5, "pizza-227": 3}   # the first seeds that end right on every pair
 ERRING = {"pizza-113-wrong": "pizza-113"}                                # the first seed of a recipe that errs on a pair
 EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", range(151)), "max-of-4-projected": ("max-of-4", "projected", range(25)),
@@ -38,9 +40,11 @@ SAMPLES, Z = 10**6, 2.576
 
 def accuracy(model: Model) -> dict:
     """Exact counts where the inputs can be enumerated, else a sample and its Wilson interval."""
-    if model.family.name in ("pizza", "superposition"):
-        bound = mp.prove(model, "brute_force" if model.family.name == "pizza" else "exact")
+    if model.family.name in ("pizza", "superposition", "group"):
+        bound = mp.prove(model, "exact" if model.family.name == "superposition" else "brute_force")
         return {"correct": bound.correct, "total": bound.total}
+    if model.family.name == "permutations":
+        return of_permutations(model)
     total = model.sizes["d_vocab"] ** model.sizes["n_ctx"]
     if total <= 2**32:
         right, in_balls = count_right(model)
@@ -50,9 +54,22 @@ def accuracy(model: Model) -> dict:
     for _ in range(SAMPLES // 50_000):
         tokens = torch.randint(model.sizes["d_vocab"], (50_000, model.sizes["n_ctx"]), generator=generator)
         right += int((last_logits(weights, tokens).argmax(-1) == tokens.amax(-1)).sum())
-    p, spread = right / SAMPLES, Z**2 / SAMPLES
-    centre, half = (p + spread / 2) / (1 + spread), Z * sqrt(p * (1 - p) / SAMPLES + spread / (4 * SAMPLES)) / (1 + spread)
-    return {"sampled": SAMPLES, "right": right, "lo": centre - half, "hi": centre + half, "confidence": 0.99}
+    return of_sample(right, SAMPLES)
+
+
+def of_permutations(model: Model) -> dict:
+    """Exact up to 6 points (518 400 pairs)."""
+    if model.sizes["K"] <= 6:
+        bound = mp.prove(model, "brute_force")
+        return {"correct": bound.correct, "total": bound.total}
+    return of_sample(model.family.sampled(model, SAMPLES // 10), SAMPLES // 10)
+
+
+def of_sample(right: int, n: int) -> dict:
+    """So many right of a sample, and its Wilson interval."""
+    p, spread = right / n, Z**2 / n
+    centre, half = (p + spread / 2) / (1 + spread), Z * sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    return {"sampled": n, "right": right, "lo": centre - half, "hi": centre + half, "confidence": 0.99}
 
 
 def member(collection: str, seed: int) -> tuple[dict, dict]:

@@ -110,6 +110,7 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "tasks-brackets": "another task, two layers: are the brackets balanced?",
            "tasks-induction": "another task, two layers: what followed the last token before?",
            "tasks-addition": "another task: addition with learned attention",
+           **{f"permutations-{K}": f"composing permutations of {K} points" for K in (4, 5, 6, 7, 8, 9, 10, 12)},
            "pizza-113": "chapter two, and the MLP of chapter three", "pizza-31": "a smaller modulus", "pizza-59": "a smaller modulus",
            "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
            "pizza-113-messy": "trained without weight decay: no clean keys to find",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from math import comb
+from math import comb, factorial
 from statistics import mean
 
 import pytest
@@ -149,8 +149,13 @@ def test_shipped_models_are_complete():
     for entry in zoo.models():
         names[entry["collection"]] += 1
         sizes = entry["sizes"]
-        inputs = sizes["p"] ** 2 if entry["family"] == "pizza" else comb(sizes["m"], sizes["sparsity"]) if "sparsity" in sizes else sizes.get("d_input", sizes.get("d_vocab")) ** sizes.get("n_free", sizes["n_ctx"])
-        assert ("correct" in entry["accuracy"]) == (inputs <= 2**32)
+        if entry["family"] == "permutations":
+            inputs, most = factorial(sizes["K"]) ** 2, 2**20
+        elif "sparsity" in sizes:
+            inputs, most = comb(sizes["m"], sizes["sparsity"]), 2**32
+        else:
+            inputs, most = sizes["p"] ** 2 if "p" in sizes else sizes.get("d_input", sizes.get("d_vocab")) ** sizes.get("n_free", sizes["n_ctx"]), 2**32
+        assert ("correct" in entry["accuracy"]) == (inputs <= most)
     assert names == {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max-of-10-v128": 25,
                      "max-of-4-v128": 5, "max-of-4-v256": 5, "max-of-4-reference": 1, "max-of-4-stripped": 151, "max-of-4-projected": 25,
                      "max-of-4-uniform": 5, "max-of-4-decayed": 5,
@@ -159,7 +164,9 @@ def test_shipped_models_are_complete():
                      "max-of-4-h2": 25, "max-of-4-h4": 25, "max-of-10-h2": 5, "max-of-4-ln": 5, "max-of-5-sign": 5, "max-of-4-biases": 5,
                      "min-of-4": 5, "tasks-sorted": 1, "tasks-second-largest": 1, "tasks-brackets": 1, "tasks-induction": 1, "tasks-addition": 1,
                      **dict.fromkeys(("u-and-256", "u-and-1024", "u-and-examples", "u-and-proof", "u-and-proof-s3"), 5),
-                     **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1)}
+                     **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1),
+                     **{f"permutations-{K}": 5 for K in range(4, 11)}, "permutations-12": 1,
+                     "group-s5": 100, "group-s5-decay": 5, "group-s4": 20, "group-a5": 20, "group-d12": 5}
     for path in zoo.DATA.glob("*.safetensors"):
         assert path.stat().st_size < 8 * 2**20
 

@@ -29,6 +29,8 @@ def test_shapes_hold_while_the_library_works():
         assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_pizza.py", "-k", "errs or settled or waves or budget or one_by_one or by_moments or folded or without_the_sign")
     assert done.returncode == 0, done.stdout[-3000:]
+    done = under_the_hook("tests/test_permutations.py", "-k", "by_hand or half_trained or margins or twice or brute_force", "-m", "not slow")
+    assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_noise.py", "-k", "peels or nulls or certifies_a or replaced or chain or reckoned", "-m", "not slow")
     assert done.returncode == 0, done.stdout[-3000:]
 

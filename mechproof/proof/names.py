@@ -116,6 +116,10 @@ STRATEGIES = {
         "As moments, with the neurons that fit worst computed one by one."),
     "features": Name("feature by feature",
         "What every output is off by, at most, as a sum over the features that are on: no set of them is tried."),
+    "cells": Name("neurons at their cells",
+        "Each neuron exactly where it votes, by the one entry of x and of y that it reads; elsewhere at its worst."),
+    "rivals": Name("rival by rival",
+        "Each answer against each rival, given where both come from; all else at its worst, column by column."),
     "exact_activations": Name("every neuron", "Every neuron at every pair, through the same doors."),
     "cosets": Name("coset by coset",
         "Every neuron is told only in which coset each input lies; tables over cosets are added up, those that share "

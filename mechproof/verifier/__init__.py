@@ -21,6 +21,7 @@ that only the short sums after them are left to float64 and its error bounds (`n
     cubic.py       the cubic proof
     pizza.py       modular addition: products through narrow doors, sums over neurons, margins
     superposition.py   ANDs of features: sums over single features, set by set where they reach too far
+    permutations.py  composition of permutations: neurons by one row and one column, leads
     verdict.py     the checks, in order, and the one line
 
 >>> from mechproof.verifier import verify

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass
-from math import comb
+from math import comb, factorial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ SHAPES = {
               "blocks.0.attn.W_V": "adh", "blocks.0.attn.W_O": "ahd"},
     "pizza": {"W_E": "ed", "W_pos": "pd", "W_V": "adh", "W_O": "ahd", "W_in": "dm", "W_out": "md", "W_U": "dv"},
     "superposition": {"W_in": "vk", "b_in": "k"},
+    "permutations": {"W_X": "vvm", "W_Y": "vvm", "b_in": "m", "W_U": "mvv", "b_U": "vv"},
 }
 SAYS = {"normalization_type": ("none",), "n_layers": ("1",), "positional_embedding_type": ("standard",),
         "final_rms": ("false",), "output_logits_soft_cap": ("-1.0", "-1", "none"), "layout": ("xw",)} | dict.fromkeys(
@@ -44,7 +45,8 @@ OTHERWISE = {                                           # metadata that say anot
                            "use_attn_scale": ("true",),
                            "use_local_attn": ("false",), "attn_scores_soft_cap": ("-1.0", "-1", "none")},
     "pizza": SAYS | {"act_fn": ("relu",), "attn_only": ("false",), "task": ("sum",), "attention": ("mean",)},
-    "stripped": {}, "superposition": {"readout": ("plain",)}}
+    "permutations": {"act_fn": ("relu",), "task": ("composition",)}, "stripped": {},
+    "superposition": {"readout": ("plain",)}}
 OTHERWISE["heads"] = {key: value for key, value in OTHERWISE["transformer"].items() if key != "n_heads"}
 OTHERWISE["layer"] = OTHERWISE["heads"] | {
     "normalization_type": ("none", "ln", "lnpre", "rms", "rmspre"), "task": ("max", "min"), "tokens": ("as they are",),
@@ -96,7 +98,7 @@ def keyed(value: Any, keys: set[str], what: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """Finite float32 weights of one kind of network, which has v^n inputs (in superposition: n of v are on)."""
+    """Finite float32 weights of one kind of network."""
 
     weights: Arrays
     sizes: dict[str, int]
@@ -110,8 +112,9 @@ class Model:
 
     @property
     def inputs(self) -> int:
+        """How many there are: n tokens of v each, n of v features, or two permutations of v points."""
         v, n = self.sizes["v"], self.sizes["n"]
-        return comb(v, n) if self.kind == "superposition" else v**n
+        return {"superposition": lambda: comb(v, n), "permutations": lambda: factorial(v) ** 2}.get(self.kind, lambda: v**n)()
 
     @property
     def sha256(self) -> str:
@@ -189,6 +192,9 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         require(sizes["e"] == p + 1 and sizes["p"] == 3, f"model has {sizes['e']} tokens at {sizes['p']} positions, "
                                                          f"not {p + 1} at 3")
         sizes["n"] = 2                                                                  # what it reads besides the sign
+    if kind == "permutations":
+        require(sizes["v"] > 2, f"model has {sizes['v']} points; permutations of three or more are read")
+        sizes["n"] = 2 * sizes["v"]
     for letter, x in sizes.items():
         name = {"v": "d_vocab", "n": "n_ctx", "k": "neurons"}.get(letter, "width")
         # a fixed query leaves one other token at least
@@ -251,7 +257,7 @@ def alike(kind: str, metadata: dict[str, Any], sizes: dict[str, int]) -> None:
         # a network of max already: its tokens count from the top
         metadata = metadata | {"task": "max"}
     usual(kind, metadata)
-    if kind != "stripped":
+    if kind not in ("stripped", "permutations"):
         free = ["?"] * sizes["n"] if kind in MAX else ["?", "?", str(sizes["v"])]
         require(str(metadata.get("inputs", " ".join(free))).replace(",", " ").split() == free
                 and str(metadata.get("d_input", sizes["v"])) == str(sizes["v"])

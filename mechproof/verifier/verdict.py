@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import circuits, cubic, heads, layer, pizza, separable, superposition
+from . import circuits, cubic, heads, layer, permutations, pizza, separable, superposition
 from .exact import right_sequences
 from .numbers import Refused, Unreadable, must, require, work
 from .reader import Arrays, Model, advised, content, integer, keyed, model_of, parsed, safetensors
@@ -89,12 +89,13 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
     require(type(chance) in (int, float) and 0 <= chance <= 1, "failure_probability is not a number from 0 to 1")
     strategy = claim["strategy"]
     require(isinstance(strategy, str), "strategy is not a name")
-    allowed = {"pizza": pizza.ALLOWED, "superposition": superposition.ALLOWED, "heads": OF_HEADS,
-               "layer": OF_HEADS}.get(model.kind, ALLOWED)
+    allowed = {"pizza": pizza.ALLOWED, "superposition": superposition.ALLOWED, "permutations": permutations.ALLOWED,
+               "heads": OF_HEADS, "layer": OF_HEADS}.get(model.kind, ALLOWED)
     must(strategy in allowed, f"strategy: none of {', '.join(allowed)}")
     parameters = settings(strategy, claim["parameters"], model)
-    shapes = {} if model.kind == "superposition" else (
-        pizza.expected if model.kind == "pizza" else expected)(strategy, parameters, model.sizes)
+    of_kind = {"pizza": pizza.expected, "permutations": permutations.expected,
+               "superposition": lambda *_: {}}.get(model.kind, expected)
+    shapes = of_kind(strategy, parameters, model.sizes)
     advice = read_advice(certificate["advice"], shapes)
     fooled = FOOLED.get(strategy, 0)
     must(chance >= fooled, f"failure_probability: {chance} claimed, {strategy} has {fooled}")
@@ -110,7 +111,7 @@ def judged(certificate: dict[str, Any], model: Model) -> Verdict:
                    derived, total, work.total)
 
 
-APART = ("pizza", "superposition")                # what it takes to try all is counted by their own files
+APART = ("pizza", "superposition", "permutations")          # what it takes to try all is counted by their own files
 SEPARABLE = ("groups", "buckets", "query", *circuits.TABLES, *(f"{name}_rank" for name in circuits.TABLES))
 ALLOWED = {"brute_force": (), "exact": (), "cubic": (), "separable": SEPARABLE, "monte_carlo": SEPARABLE[:3]}
 OF_HEADS = {"brute_force": (), "exact": (), "separable": ("buckets",)}
@@ -123,7 +124,7 @@ def settings(strategy: str, given: Any, model: Model) -> dict[str, Any]:
         for name in given:
             integer(given[name], *pizza.limits(model.sizes)[name], name)
         return given
-    if model.kind == "superposition":
+    if model.kind in ("permutations", "superposition"):
         return keyed(given, set(), "parameters")
     names, v = (OF_HEADS if "a" in model.sizes else ALLOWED)[strategy], model.sizes["v"]
     if model.stripped:
@@ -178,6 +179,8 @@ def bound(strategy: str, parameters: dict[str, Any], model: Model, advice: Array
         return pizza.certified(strategy, parameters, weights, advice)
     if model.kind == "superposition":
         return superposition.certified(strategy, weights, model.sizes["n"])
+    if model.kind == "permutations":
+        return permutations.certified(strategy, weights, advice)
     if model.kind == "layer":
         none = np.zeros((model.sizes["a"] - 1, model.sizes["v"], model.sizes["o"]))
         if strategy == "separable":

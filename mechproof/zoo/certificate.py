@@ -26,8 +26,8 @@ from .weights import whole
 
 FORMAT = "mechproof-certificate/1"
 COVERED = ("brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations",
-           "features")
-NETWORKS = ("max_of_k", "max_of_k_heads", "max_of_k_stripped", "one_layer", "pizza", "superposition")
+           "features", "cells", "rivals")
+NETWORKS = ("max_of_k", "max_of_k_heads", "max_of_k_stripped", "one_layer", "pizza", "superposition", "permutations")
 
 
 def encoded(tensor: Tensor) -> dict:

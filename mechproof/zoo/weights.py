@@ -35,7 +35,7 @@ from ..proof.state import own_state
 from . import imports, networks
 
 DATA = Path(__file__).parents[1] / "data"
-PACKAGES = ("max_of_k", "pizza", "transformer", "one_layer", "superposition", "groups")
+PACKAGES = ("max_of_k", "pizza", "permutations", "transformer", "one_layer", "superposition", "groups")
 # entry points, where other packages name a tuple of families
 GROUP = "mechproof.families"
 SHARD_BYTES = 7 * 2**20
