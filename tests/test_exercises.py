@@ -16,7 +16,8 @@ from mechproof import exercises
 from mechproof.exercises import by_hand, checking, holes
 
 BOOK = Path(__file__).parents[1] / "book"
-PAGES = {"max-of-k": "max_of_k", "past-the-paper": "past_the_paper", "pizza": "pizza_quadrature", "noise": "noise_limits"}
+PAGES = {"max-of-k": "max_of_k", "past-the-paper": "past_the_paper", "pizza": "pizza_quadrature", "noise": "noise_limits",
+         "superposition": "superposition"}
 NAMES = [name for chapter in PAGES for name in exercises.names(chapter)]
 
 
@@ -67,6 +68,9 @@ WRONG = {
     "noise/2": [{"norms of rows", "multiplied out"}, {"dimension by dimension"}], "noise/3": [1, 32], "noise/4": [5.0, 0.1],
     "noise/5": [0, 1], "noise/6": [torch.zeros(64), 100 * torch.arange(64.0)], "noise/7": [[1.0, 2.0, 3.0, 4.0], [0.0] * 4],
     "noise/8": [mp.load("max-of-4/0"), mp.load("max-of-5/0")],
+    "superposition/1": [(992, 4960), (496, 32768)], "superposition/2": [1.0, 0.25], "superposition/3": [(0, 1), (30, 31)],
+    "superposition/4": [9, 7], "superposition/5": [737, 739], "superposition/6": [torch.ones(5, 3), torch.ones(4, 4)],
+    "superposition/7": [mp.load("u-and-proof/0"), mp.load("u-and-256/0")], "superposition/8": [mp.load("u-and-proof/0"), mp.load("u-and-design-130/0")],
 }
 
 

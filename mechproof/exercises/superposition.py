@@ -24,7 +24,7 @@ def small() -> Model:
 
 def own(answer: object, m: int) -> Model:
     """The answer as a network of m features.  Errors: NotYet."""
-    expect(isinstance(answer, Model) and answer.family.name == "superposition", "A network of this chapter is expected.")
+    expect(isinstance(answer, Model) and answer.family.name == "superposition", "A network of ANDs is expected.")
     expect(answer.sizes["m"] == m and answer.sizes["sparsity"] == 2, f"{m} features are expected, two of them on.")
     return answer
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -28,7 +28,7 @@ from ..superposition import certify, chance, designs, layers, plain
 from ..superposition.model import opened
 from ..superposition.train import train
 from ..zoo.weights import model_from_tensors
-from .pieces import NOTE
+from .pieces import NOTE, choice
 
 M, HALF = 32, 0.5
 P = {22: "0.22", 33: "0.33", 50: "0.5"}
@@ -45,37 +45,24 @@ def network(d: int, p: float, s: int, readout: str = "plain", seed: int = 0) -> 
         return None
 
 
-class Errors(NamedTuple):
-    """What every output of every input is off by."""
-
-    inputs: Tensor
-    outputs: Tensor
-    off: Float[Tensor, "inputs outputs"]
-
-    @property
-    def worst(self) -> tuple[int, int]:
-        return divmod(int(self.off.abs().argmax()), self.off.shape[1])
-
-
 @cache
-def errors(model: Model) -> Errors:
-    """All inputs in floating point, as anybody would run them: the picture, not the proof."""
-    net, s = opened(model), model.sizes["sparsity"]
-    m = len(net.A.mid)
-    inputs, (i, j) = torch.combinations(torch.arange(m), s), torch.triu_indices(m, m, 1)
-    x = torch.zeros(len(inputs), m).scatter(1, inputs, 1.0)
-    R = certify.together(net, m).mid.float()
+def errors(model: Model) -> tuple[Int[Tensor, "n s"], Float[Tensor, "n outputs"]]:
+    """All inputs, and what their outputs are off by, as anybody would run them: the picture, not the proof."""
+    net = opened(model)
+    inputs, (i, j) = torch.combinations(torch.arange(M), net.s), torch.triu_indices(M, M, 1)
+    x = torch.zeros(len(inputs), M).scatter(1, inputs, 1.0)
     h = torch.relu(x @ net.A.mid.float() + net.b.mid.float())
-    return Errors(inputs, torch.stack([i, j], 1), h @ R + net.c.mid[i, j].float() - x[:, i] * x[:, j])
+    return inputs, h @ certify.together(net, M).mid.float() - x[:, i] * x[:, j]
 
 
 def neurons(d: int = 1024, p: float = 0.22, s: int = 2, readout: str = "plain") -> Explorer:
     """The neurons of one AND under one input: which fire, and what comes out."""
     def draw(figure, neurons: int, p: int, on: int, readout: str, input: str):
-        found = errors(network(neurons, p / 100, on, readout))
-        at = found.worst if input == "worst" else (0, int(found.off[0].abs().argmin()))
-        active, (i, j) = found.inputs[at[0]].tolist(), found.outputs[at[1]].tolist()
-        W = network(neurons, p / 100, on, readout)["W_in"]
+        model = network(neurons, p / 100, on, readout)
+        inputs, off = errors(model)
+        row, output = divmod(int(off.abs().argmax()), off.shape[1]) if input == "worst" else (0, 0)
+        (i, j), active, off = torch.triu_indices(M, M, 1)[:, output].tolist(), inputs[row].tolist(), off[row]
+        W = model["W_in"]
         both, fires = W[i] * W[j] > 0, torch.relu(W[active].sum(0) - 1)
         side = int(neurons**0.5)
         shade = torch.where(both, 1 + fires.clamp_max(2), 0).reshape(side, side)
@@ -85,12 +72,11 @@ def neurons(d: int = 1024, p: float = 0.22, s: int = 2, readout: str = "plain") 
         axes.set_yticks([])
         axes.grid(False)
         axes.set_xlabel(f"{int(both.sum())} of {neurons} neurons have features {i} and {j}")
-        off = found.off[at[0]]
         right = figure.add_axes((0.5, 0.16, 0.47, 0.7))
         right.axhspan(-HALF, HALF, color=plots.EU, alpha=0.1, linewidth=0)
         order = off.argsort()
         right.plot(range(len(off)), off[order], color=plots.NOISE, linewidth=2.5)
-        right.plot(int((order == at[1]).nonzero()), off[at[1]], "o", color=plots.CHOICE, markersize=10, markeredgecolor="black")
+        choice(right, int((order == output).nonzero()), float(off[output]), 10)
         right.set_ylim(-1.1, 1.6)
         right.set_xlabel(f"the {len(off)} ANDs, by error")
         right.set_ylabel("output less truth")
@@ -113,12 +99,10 @@ def histogram() -> Explorer:
     """Errors of all outputs of all inputs, the exact worst, and what chance alone predicts."""
     def draw(figure, neurons: int, p: int, on: int):
         model = network(neurons, p / 100, on)
-        off, exact = errors(model).off, float(plain.worst(model)[0])
+        off, exact = errors(model)[1], float(plain.worst(model)[0])
         predicted, rms = chance.worst(M, neurons, p / 100, on), float(off.pow(2).mean() ** 0.5)
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        edges = torch.linspace(0, 2.0, 81)
-        count = torch.histc(off, 80, 0, 2.0)
-        axes.stairs(count, edges, fill=True, color=plots.PALE)
+        axes.stairs(torch.histc(off, 80, 0, 2.0), torch.linspace(0, 2.0, 81), fill=True, color=plots.PALE)
         axes.set_yscale("log")
         axes.set_ylim(0.5, 2e7)
         axes.set_xlim(0, 2)
@@ -134,10 +118,10 @@ def histogram() -> Explorer:
         axes.set_title(f"The worst error is {exact / rms:.0f} times the typical one; chance misses it by "
                        f"{100 * abs(predicted / exact - 1):.0f}%")
         return (f"{neurons} neurons, {on} on: worst {exact:.3f}, predicted {predicted:.3f}",
-                f"Histogram of all {off.numel()} errors, logarithmic. Exact worst {exact:.3f}, predicted {predicted:.3f}, "
-                f"root mean square {rms:.3f}.")
+                f"Histogram of all {off.numel()} errors, logarithmic. Exact worst {exact:.3f}, predicted "
+                f"{predicted:.3f}, root mean square {rms:.3f}.")
 
-    return explore(draw, {"neurons": 1024, "p": 22, "on": 2}, hint="The black line is a theorem, and the dashed one "
+    return explore(draw, {"neurons": 1024, "p": 22, "on": 2}, hint="The black line is a theorem, the dashed one "
                    "knows nothing of the weights. In the shade outputs are wrong. Take more neurons; put a third on.",
                    height=3.5, neurons=(256, 1024, 4096), p=P, on=(2, 3))
 
@@ -152,13 +136,8 @@ def measured(d: int, p: float, readout: str) -> tuple[float, float]:
     model = network(d, p, 2, readout)
     if model is None:
         return float("inf"), float("inf")
-    off = errors(model).off
+    off = errors(model)[1]
     return float(off.abs().max()), float(off.pow(2).mean() ** 0.5)
-
-
-def slope(x: Iterable[float], y: Iterable[float]) -> float:
-    """Of a straight line through logarithms."""
-    return float(np.polyfit(np.log(list(x)), np.log(list(y)), 1)[0])
 
 
 def log_axes(axes: Axes, ticks: Iterable[float], low: float, high: float) -> None:
@@ -179,10 +158,9 @@ def laws() -> Explorer:
         axes, k, slopes = figure.add_axes((0.1, 0.16, 0.87, 0.7)), int(error == "typical"), {}
         for readout, colour, law in (("plain", plots.OV, -1 / 3), ("contrast", plots.QK, -1 / 2)):
             shares = SHARES if p == "best" else (float(p),)
-            best = [min(measured(d, q, readout)[k] for q in shares) for d in SIZES]
-            known = [(d, y) for d, y in zip(SIZES, best) if y < 9]
-            x, y = zip(*known)
-            slopes[readout] = slope(x, y)
+            best = {d: min(measured(d, q, readout)[k] for q in shares) for d in SIZES}
+            x, y = zip(*((d, y) for d, y in best.items() if y < 9))
+            slopes[readout] = np.polyfit(np.log(x), np.log(y), 1)[0]
             axes.plot(x, y, "o-", color=colour, linewidth=2)
             axes.plot(SIZES, [y[-1] * (d / x[-1]) ** law for d in SIZES], ":", color=colour, linewidth=1)
             axes.annotate(f"{readout}: exponent {slopes[readout]:.2f}", (x[-1], y[-1]), (0, 8), ha="right",
@@ -191,15 +169,16 @@ def laws() -> Explorer:
         log_axes(axes, SIZES, 0.015, 1.2)
         axes.set_xlabel("neurons d")
         axes.set_ylabel(f"{error} error")
-        axes.set_title(f"The readout alone changes the law: exponents {slopes['plain']:.2f} and {slopes['contrast']:.2f}")
         said = ", ".join(f"{readout} {fitted:.2f}" for readout, fitted in slopes.items())
+        axes.set_title(f"The readout alone changes the law; exponents: {said}")
         return (f"{error} error, two on, exponents of d: {said}",
                 f"Lines of the {error} error against neurons, logarithmic. Fitted exponents: {said}; dotted lines have "
                 "-1/3 and -1/2.")
 
     return explore(draw, {"error": "worst", "p": "best"}, hint="Fix p: then the plain readout is left with its bias p "
                    "however many neurons there are, and its line turns flat. The contrast has no bias.", height=3.6,
-                   error=("worst", "typical"), p={"best": "the best for each d"} | {str(k / 100): v for k, v in P.items()})
+                   error=("worst", "typical"),
+                   p={"best": "the best for each d"} | {str(k / 100): v for k, v in P.items()})
 
 
 def random_line(s: int, seeds: int = 3) -> dict[int, float]:
@@ -264,7 +243,7 @@ def line() -> Explorer:
         best = next(o for o in others[on] if o.name == "proof")
         needs = next((d for d, y in law.items() if y <= best.proved), None)
         said = f"takes {needs / best.d:.3g} times" if needs else f"takes more than {16384 // best.d} times"
-        axes.set_title(f"To prove {best.proved:.2f} chance {said} the neurons of training against the proof")
+        axes.set_title(f"Chance {said} the neurons of training against the proof")
         shown = ", ".join(f"{o.name} {o.d} neurons, proved {o.proved:.2f}, true {o.worst:.2f}" for o in others[on])
         return (f"{on} on: {best.d} neurons trained against the proof are proved right within {best.proved:.3f}",
                 "Worst proved error against neurons. Random: "
@@ -344,7 +323,8 @@ def tower(D: int, on: int, wires: str) -> tuple[list[float], list[float], bool]:
     made = layers.tower((m, D, d, each), DEPTH, 0, wires == "spread")
     inputs = torch.rand(200, m, generator=torch.Generator().manual_seed(1)).argsort(1)[:, :on]
     x = torch.zeros(200, m, dtype=torch.float64).scatter(1, inputs, 1.0)
-    rms = [[float((y - x).pow(2).mean() ** 0.5) for y in layers.run(made, inputs, correct)] for correct in (True, False)]
+    rms = [[float((y - x).pow(2).mean() ** 0.5) for y in layers.run(made, inputs, correct)]
+           for correct in (True, False)]
     return *rms, all(zone.dead for zone in layers.certified(made, on))
 
 

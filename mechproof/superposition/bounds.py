@@ -72,7 +72,11 @@ def outputs(m: int, i: int) -> tuple[Int[Tensor, "m1 2"], Int[Tensor, "late 2"]]
 
 def rows(net: Network, i: int, off: float = 0.5) -> Iterator[Rows]:
     """Where outputs of i may be so far off: with i on and the other off, and, where the other comes later, with neither
-    on and with both.  Complexity: O(m^2 d)."""
+    on and with both.
+
+    Theorem: *Feature by feature*.
+    Complexity: O(m^2 d).
+    """
     (m, _), s, R, c = net.A.shape, net.s, net.column(i).T, net.c[i]
     every, late = outputs(m, i)
     one, later = every[:, 1], slice(i + 1, m)

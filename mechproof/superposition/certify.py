@@ -20,7 +20,7 @@ from ..proof.family import InputError, Model, Proved
 from ..proof.rounding import Ball, cat, number
 from ..proof.state import own_state
 from . import bounds, plain
-from .listing import Open, Rows, TooMany, codes, distinct, favourites, listed, slack
+from .listing import Open, Rows, TooMany, codes, distinct, excess, favourites, listed
 from .model import Network, opened
 from .truth import WORDS, Exactly
 
@@ -179,15 +179,13 @@ def wrong_of(net: Network, settled: Settled, R: Float[Ball, "d pairs"], on: Int[
 
 
 def sampled(model: Model, n: int) -> int:
-    """Right ones of n random inputs, by the plain forward pass."""
-    net, g = opened(model), torch.Generator().manual_seed(0)
-    m, i, j = len(net.A.mid), *torch.triu_indices(len(net.A.mid), len(net.A.mid), 1)
-    R, right = together(net, m).mid, 0
+    """Right ones of n random inputs."""
+    net, settled, g = opened(model), Settled(model), torch.Generator().manual_seed(0)
+    m, right = len(net.A.mid), 0
+    R, pairs = together(net, m), tuple(torch.triu_indices(m, m, 1))
     for size in [1000] * (n // 1000) + [n % 1000]:
-        on = torch.rand(size, m, generator=g).argsort(1)[:, : net.s]
-        x = torch.zeros(size, m, dtype=torch.float64).scatter(1, on, 1.0)
-        r = torch.relu(x @ net.A.mid + net.b.mid) @ R + net.c.mid[i, j]
-        right += int(((r - x[:, i] * x[:, j]).abs() < 0.5).all(1).sum())
+        on = torch.rand(size, m, generator=g).argsort(1)[:, : net.s].sort(1).values
+        right += size - int(wrong_of(net, settled, R, on, pairs).sum())
     return right
 
 
@@ -202,14 +200,9 @@ class Worst(NamedTuple):
 
 def error_hi(model: Model) -> float:
     """At most the largest error of all inputs, feature by feature.  Complexity: O(m^3 d)."""
-    net, largest = opened(model), 0.0
+    net = opened(model)
     with own_state():
-        for i in range(len(net.A.mid)):
-            for rows in bounds.rows(net, i):
-                if len(rows.table) and rows.r <= rows.table.shape[1] - 2:
-                    top = rows.table.scatter(1, rows.apart, -torch.inf).sort(1, descending=True).values[:, : rows.r]
-                    largest = max(largest, float((top.sum(1) - rows.need + slack(rows)).amax()) + 0.5)
-    return largest
+        return max(0.5 + float(excess(rows)) for i in range(len(net.A.mid)) for rows in bounds.rows(net, i))
 
 
 def worst(model: Model) -> Worst:
@@ -224,8 +217,9 @@ def worst(model: Model) -> Worst:
         for on, output, error in pieces(net, i, found):
             n = int(error.mid.argmax())
             mid, rad = float(error.mid[n]), 2 * float(error.rad) + 1e-15
+            best = best._replace(hi=max(best.hi, mid + rad))
             if mid - rad > best.lo:
-                best = Worst(mid - rad, mid + rad, on[n].tolist(), output[n].tolist())
+                best = best._replace(lo=mid - rad, on=on[n].tolist(), output=sorted(output[n].tolist()))
     with own_state():
         for i in range(len(net.A.mid)):
             for rows in bounds.rows(net, i):

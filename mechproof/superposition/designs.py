@@ -78,7 +78,7 @@ def design(name: str, size: int) -> Float[Tensor, "m d"]:
 
 
 def error(m: int, k: int, s: int) -> Fraction:
-    """The worst error of a 3-design."""
+    """The worst error of a 3-design.  Theorem: *Designs*."""
     return Fraction((s - 1) * (k - 2), m - 2)
 
 

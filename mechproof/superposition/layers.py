@@ -51,7 +51,7 @@ class Layer(NamedTuple):
 
 def directions(m: int, D: int, generator: torch.Generator) -> Float[Tensor, "m D"]:
     """m unit vectors: up to 2 D from a Hadamard basis and the axes, in any order; else random."""
-    order = torch.randperm(m, generator=generator)
+    order = torch.randperm(max(m, 2 * D), generator=generator)[:m]
     if m > 2 * D or D & (D - 1):
         x = torch.randn(m, D, generator=generator, dtype=F8)
         return x / x.norm(dim=1, keepdim=True)
@@ -101,6 +101,7 @@ class Zone(NamedTuple):
 def zone(reader: Layer, written: Float[Tensor, "m d"] | None, s: int) -> Zone:
     """Over all inputs, of a layer that reads what neurons `written` wrote, or the first state itself.
 
+    Theorem: *Layers*.
     Complexity: O(m d D + m d^2 + m^2 d each), where C(m, s) inputs cost O(m d) each.
     """
     G = Ball(reader.W.T.contiguous()) @ (Ball(reader.Phi) @ Ball(reader.Phi.T.contiguous()))

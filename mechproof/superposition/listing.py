@@ -52,15 +52,13 @@ def listed(rows: Rows) -> Open:
 
     Complexity: O(n m log m), and O(m) a set that is begun.
     """
-    n, r = len(rows.table), rows.r
-    others = rows.table.shape[1] - 2
-    if r > others or not n:
+    r = rows.r
+    if not possible(rows):
         return Open(rows.fixed.new_zeros(0, rows.fixed.shape[1] + r), rows.apart[:0])
-    with cost.charge(rows.table.numel() + n, "whether numbers are finite"):
+    with cost.charge(rows.table.numel() + len(rows.need), "whether numbers are finite"):
         if not bool(rows.table.isfinite().all() & rows.need.isfinite().all()):
             raise TooMany
-    value, feature = rows.table.scatter(1, rows.apart, -torch.inf).sort(1, descending=True)
-    value, feature = value[:, :others], feature[:, :others]
+    value, feature = falling(rows)
     least = rows.need - slack(rows)
     at = (~(value[:, :r].sum(1) < least)).nonzero()[:, 0]
     members = at.new_zeros(len(at), 0)
@@ -70,12 +68,29 @@ def listed(rows: Rows) -> Open:
     return Open(inputs, rows.apart[at])
 
 
+def falling(rows: Rows) -> tuple[Float[Tensor, "n others"], Int[Tensor, "n others"]]:
+    """The others' numbers and features, the largest first.  Complexity: O(n m log m)."""
+    value, feature = rows.table.scatter(1, rows.apart, -torch.inf).sort(1, descending=True)
+    return value[:, :-2], feature[:, :-2]
+
+
+def possible(rows: Rows) -> bool:
+    """Whether there is any such input."""
+    return len(rows.table) > 0 and rows.r <= rows.table.shape[1] - 2
+
+
 def favourites(rows: Rows) -> Open:
     """Of every row the set whose numbers are largest.  Complexity: O(n m log m)."""
-    if not len(rows.table) or rows.r > rows.table.shape[1] - 2:
+    if not possible(rows):
         return Open(rows.fixed.new_zeros(0, rows.fixed.shape[1] + rows.r), rows.apart[:0])
-    first = rows.table.scatter(1, rows.apart, -torch.inf).sort(1, descending=True).indices[:, : rows.r]
-    return Open(torch.cat([rows.fixed, first], 1).sort(1).values, rows.apart)
+    return Open(torch.cat([rows.fixed, falling(rows)[1][:, : rows.r]], 1).sort(1).values, rows.apart)
+
+
+def excess(rows: Rows) -> Float[Tensor, ""]:
+    """By how much any sum may be more than is needed, at most.  Complexity: O(n m log m)."""
+    if not possible(rows):
+        return torch.tensor(-torch.inf)
+    return (falling(rows)[0][:, : rows.r].sum(1) - rows.need).amax() + slack(rows)
 
 
 def slack(rows: Rows) -> Float[Tensor, ""]:

@@ -63,6 +63,7 @@ def rows(W: Float[Tensor, "m d"], s: int, i: int) -> Iterator[Rows]:
 def worst(model: Model) -> tuple[Fraction, list[int], tuple[int, int]]:
     """The largest error of all, exactly; an input that has it; the pair whose output has it.
 
+    Theorem: *Worst input*.
     Errors: InputError for a network that the theorem is not about.  Complexity: O(m^3 d).
     """
     if not is_plain(model):

@@ -14,7 +14,7 @@ from ..proof.family import Model
 from .model import readout
 
 HALF = fmpq(1, 2)
-WORDS = 16                                          # of 64 bits, of a number on the way: sums of products of float32
+WORDS = 64                                          # of 64 bits, of a number on the way: sums of products of float32
 
 
 def rational(x: float) -> fmpq:
