@@ -111,6 +111,8 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "tasks-induction": "another task, two layers: what followed the last token before?",
            "tasks-addition": "another task: addition with learned attention",
            **{f"permutations-{K}": f"composing permutations of {K} points" for K in (4, 5, 6, 7, 8, 9, 10, 12)},
+           "group-s5": "composition in S5, elements by number: the published bar", "group-s5-decay": "the same with plain weight decay",
+           "group-s4": "composition in S4", "group-a5": "composition in A5", "group-d12": "composition in D12",
            "pizza-113": "chapter two, and the MLP of chapter three", "pizza-31": "a smaller modulus", "pizza-59": "a smaller modulus",
            "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
            "pizza-113-messy": "trained without weight decay: no clean keys to find",

@@ -88,6 +88,7 @@ SUBCUBIC = "EUPU-{}--attn-mean-query+diff--attn-err-{}".format
     ("past_the_paper", {"seed": 3, "K": 10, "rank": 8, "strategy": "separable-grouped"}, ["max-of-10/3", "'rank': 8"]),
     ("several_heads", {"seed": 3, "maximum": 40}, ["'maximum': 40"]),
     ("your_own_network", {"model": "max-of-4-ln/1"}, ["Model(max-of-4-ln/1, one_layer"]),
+    ("groups", {"collection": "group-s4", "seed": 3}, ["Model(group-s4/3, group"]),
     ("superposition", {"neurons": 256, "p": 0.33, "on": 3, "readout": "contrast"}, ["'neurons': 256", "'readout': 'contrast'"]),
     ("noise_limits", {"seed": 6, "rank": 4, "strategy": "gram", "noise_seed": 5}, ["max-of-4/6", "'rank': 4"]),
     ("pizza_quadrature", {"seed": 1, "p": 31, "rank": 8, "strategy": "moments_exact_neurons"}, ["pizza-31/1", "'rank': 8"]),

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHAPTERS = ("max_of_k", "past_the_paper", "several_heads", "pizza_quadrature", "noise_limits", "superposition", "reproduction")
+CHAPTERS = ("max_of_k", "past_the_paper", "several_heads", "pizza_quadrature", "noise_limits", "superposition", "groups", "reproduction")
 # google.colab is there when the kernel starts; without the library, its editable installation is taken out of the way
 START = """import sys
 import google.colab
@@ -65,7 +65,7 @@ def check(done: nbformat.NotebookNode, found: bool, explorers: int) -> None:
     assert len(views) >= explorers and not [o for cell in code for o in cell.outputs if o.output_type == "error"]
 
 
-EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "several_heads": 3, "pizza_quadrature": 8, "noise_limits": 9, "superposition": 6, "reproduction": 3}
+EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "several_heads": 3, "pizza_quadrature": 8, "noise_limits": 9, "superposition": 6, "groups": 7, "reproduction": 3}
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def test_everything_that_there_is_has_a_name():
     listed = {s.id for name in models for s in mp.strategies(mp.load(name)) if not s.id.startswith("EUPU")}
     there = {"STRATEGIES": listed, "DIRECT": direct.WAYS, "SCORES": scores.WAYS, "ATTENTION": subcubic.HANDLINGS,
              "TIERS": tiers.TIERS, "RUNGS": RUNGS, "SAID": {*settings.KEYS, "n_heads", "layout"},
-             "PEELS": residual.PEELS, "NULLS": surrogate.NULLS, "EDITS": {*edits.EDITS, *pizza.FAMILIES[0].edits}}
+             "PEELS": residual.PEELS, "BASES": {"irreps", "singular"}, "NULLS": surrogate.NULLS, "EDITS": {*edits.EDITS, *pizza.FAMILIES[0].edits}}
     assert {kind: set(getattr(names, kind)) for kind in there} == {kind: set(ids) for kind, ids in there.items()}
     assert {id(table) for table in names.KINDS.values()} == {id(getattr(names, kind)) for kind in there}
 
@@ -48,7 +48,7 @@ def test_no_label_is_typed_twice():
 
 
 def test_strategies_are_called_what_the_table_says():
-    for name in ("max-of-4/0", "max-of-4-stripped/0", "pizza-31/0", "permutations-4/0"):
+    for name in ("max-of-4/0", "max-of-4-stripped/0", "pizza-31/0", "permutations-4/0", "group-s4/0"):
         for s in mp.strategies(mp.load(name)):
             if s.id in names.STRATEGIES:
                 assert s.label == names.STRATEGIES[s.id].label

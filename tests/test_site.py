@@ -42,12 +42,12 @@ def page(browser):
 
 
 PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", "proof_gone_wrong", "pizza_quadrature", "noise_limits",
-         "reproduction", "references", "several_heads", "superposition", "your_own_network", "api", "reading_group",
+         "reproduction", "references", "several_heads", "superposition", "groups", "your_own_network", "api", "reading_group",
          "background_proofs", "background_paths", "background_fourier", "background_rounding",
          "slides_1", "slides_2", "slides_3", "handout_max_of_k", "handout_past_the_paper", "handout_pizza_quadrature",
          "handout_noise_limits")
 EXPLORERS = {"index": 1, "max_of_k": 7, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 9, "noise_limits": 11,
-             "reproduction": 3, "several_heads": 3, "superposition": 6, "your_own_network": 1, "background_proofs": 1, "background_paths": 1,
+             "reproduction": 3, "several_heads": 3, "superposition": 6, "groups": 7, "your_own_network": 1, "background_proofs": 1, "background_paths": 1,
              "background_fourier": 1, "background_rounding": 1}                # at least
 
 
@@ -136,7 +136,7 @@ def test_asking_about_typed_tokens_agrees_with_the_library(page):
 
 
 @pytest.mark.parametrize("chapter, theorems", [("max_of_k", 2), ("past_the_paper", 1), ("several_heads", 1), ("pizza_quadrature", 6),
-                                               ("noise_limits", 1), ("superposition", 4)])
+                                               ("noise_limits", 1), ("superposition", 4), ("groups", 7)])
 def test_formulas_theorems_and_solutions_render(page, chapter, theorems):
     open_chapter(page, chapter)
     page.wait_for_selector("mjx-container svg")

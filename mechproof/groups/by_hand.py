@@ -23,7 +23,7 @@ from ..proof.family import InputError
 from .group import elements, multiplication
 
 
-def by_hand(group: str, numbers: Sequence[float]) -> dict[str, Tensor]:
+def by_hand(group: str, numbers: Sequence[int | float]) -> dict[str, Tensor]:
     """The tensors of such a network, [points^2 neurons].  Errors: InputError for other than a number a point."""
     all_ = torch.tensor(elements(group))
     G, points = all_.shape
