@@ -29,7 +29,8 @@ def test_vectors(entry):
 
 def test_vectors_cover_every_strategy_and_every_exit():
     claimed = [json.loads((VECTORS / e["certificate"]).read_text())["claim"]["strategy"] for e in INDEX if e["code"] == 0]
-    assert set(claimed) == {"brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations", "features"}
+    assert set(claimed) == {"brute_force", "exact", "cubic", "separable", "monte_carlo", "wheel", "exact_activations", "features", "cells",
+                            "rivals"}
     assert {e["code"] for e in INDEX} == {0, 1, 2}
 
 

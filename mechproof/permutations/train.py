@@ -26,7 +26,7 @@ RECIPE = {"optimizer": "Adam", "d_mlp": "60 K", "steps": "1000 K", "batch": 512,
           "init_std": "1 / sqrt(2 K), 1 / sqrt(d_mlp)", "silent": 1e-3, "kept": "6 K^2", "rounded": "float16"}
 
 
-def recipe(settings: Mapping) -> dict[str, float]:
+def recipe(settings: Mapping) -> dict[str, int | float]:
     """What of the recipe depends on K, but for what the settings change."""
     K = settings["K"]
     return {"d_mlp": 60 * K, "steps": 1000 * K, "lr": 0.1 / K, "l1": 0.09 / K**3.75} | dict(settings)
