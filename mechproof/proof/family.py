@@ -211,7 +211,7 @@ class Family:
     strategies: Callable[[Mapping[str, int]], list[Strategy]]
     train: Callable[..., dict[str, Tensor]] | None           # None: made from other models
     recipe: Mapping[str, Any]
-    collections: Mapping[str, Mapping[str, int]]             # name -> sizes that `train` takes
+    collections: Mapping[str, Mapping[str, Any]]             # name -> settings that `train` takes
     numbers: Callable[[Mapping[str, int]], int] = lambda sizes: 0         # about how many a proof holds at once
     optional: Sequence[str] = ()                             # tensors that a file may have besides
     silent: Sequence[str] = ()                               # of these, what is left out where it is zero
