@@ -19,7 +19,7 @@ from torch import Tensor
 F8 = torch.float64
 
 
-def log_binomial(n: Float[Tensor, "*k"], k: Float[Tensor, "*k"], p: float) -> Float[Tensor, "*k"]:
+def log_binomial(n: Float[Tensor, "..."], k: Float[Tensor, "..."], p: float) -> Float[Tensor, "..."]:
     """log P(Bin(n, p) = k); -inf where k > n."""
     choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp_min(0) + 1)
     return torch.where(k > n, -torch.inf, choose + k * log(p) + (n - k) * log(1 - p))

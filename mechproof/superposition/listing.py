@@ -130,7 +130,7 @@ def codes(inputs: Int[Tensor, "n s"], m: int) -> Int[Tensor, " n"]:
     return (inputs * weight).sum(1)
 
 
-def distinct(parts: Iterable[Int[Tensor, "n s"]], m: int) -> Int[Tensor, " n"]:
+def distinct(parts: Iterable[Int[Tensor, "_ s"]], m: int) -> Int[Tensor, " distinct"]:
     """The codes of some inputs, in rising order, none twice."""
     every = torch.cat([torch.zeros(0, dtype=torch.long), *(codes(part, m) for part in parts)])
     return every.sort().values.unique_consecutive()
