@@ -357,8 +357,9 @@ def test_a_penalty_in_the_middle_is_best():
     assert middle[nearest] > 0 > max(middle[min(middle)], middle[max(middle)])
 
 
-@pytest.mark.parametrize("name, spoil, says", [("row", lambda x: x + 1, "runs from 1 to 3; expected 0 to 2"), ("column", lambda x: x - 1, "runs from -1 to 1"),
-                                               ("row", lambda x: x[1:], r"has shape \[17\]; expected \[18\]"), ("column", lambda x: x * 1.0, "expected integers")])
+@pytest.mark.parametrize("name, spoil, says", [
+    ("row", lambda x: x + 1, "runs from 1 to 3; expected 0 to 2"), ("column", lambda x: x - 1, "runs from -1 to 1"),
+    ("row", lambda x: x[1:], r"has shape \[17\]; expected \[18\]"), ("column", lambda x: x * 1.0, "expected integers")])
 def test_advice_that_is_none_is_refused(name, spoil, says):
     model = small(0, "hand")
     advice = mp.search(model, "cells")

@@ -8,7 +8,10 @@ from statistics import median
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from torch import Tensor
 
 from ..explorable import plots
 from ..explorable.explore import Explorer, explore
@@ -29,6 +32,20 @@ CANDIDATES = {"the right one": (0, 1, 2, 3), "first two swapped": (1, 0, 2, 3), 
               "last two swapped": (0, 1, 3, 2), "turned": (1, 2, 3, 0)}
 
 
+def grid(axes: Axes, lit: Float[Tensor, "q j"], z: Int[Tensor, " q"]) -> None:
+    """Every neuron by its position and answer, as strong as it fires; those that z runs into are framed."""
+    axes.imshow(lit, cmap="Blues", vmin=0, vmax=4)
+    for i, row in enumerate(lit.tolist()):
+        for j, value in enumerate(row):
+            axes.text(j, i, f"{value:g}", ha="center", va="center", color="white" if value > 2 else "black")
+    axes.plot(z, range(4), "s", markersize=36, markerfacecolor="none", markeredgecolor=plots.CHOICE, markeredgewidth=3)
+    axes.set_xticks(range(4))
+    axes.set_yticks(range(4))
+    axes.set_xlabel("answer j")
+    axes.set_ylabel("position q")
+    axes.grid(False)
+
+
 def circuit() -> Explorer:
     """Choose x, y and a candidate z of four points: which neurons it runs into, and what that costs it."""
     every = model.every(4)
@@ -41,18 +58,7 @@ def circuit() -> Explorer:
         costs = lit[torch.arange(4), every].sum(1)
         cost, gap = float(lit[torch.arange(4), z].sum()), by_hand.gap(a)
         axes = figure.add_axes((0.07, 0.13, 0.4, 0.72))
-        axes.imshow(lit, cmap="Blues", vmin=0, vmax=4)
-        for i in range(4):
-            for j in range(4):
-                axes.text(j, i, f"{float(lit[i, j]):g}", ha="center", va="center",
-                          color="white" if float(lit[i, j]) > 2 else "black")
-        axes.plot(z, range(4), "s", markersize=36, markerfacecolor="none", markeredgecolor=plots.CHOICE,
-                  markeredgewidth=3)
-        axes.set_xticks(range(4))
-        axes.set_yticks(range(4))
-        axes.set_xlabel("answer j")
-        axes.set_ylabel("position q")
-        axes.grid(False)
+        grid(axes, lit, z)
         side = figure.add_axes((0.56, 0.16, 0.41, 0.69))
         order = costs.argsort(stable=True)
         mine = [int(k) for k in order].index(int((every == z).all(1).nonzero()))
@@ -114,7 +120,7 @@ def lengths() -> Explorer:
                    f"them is hardly shorter. Times assume {SPEED:.0e} operations a second.", height=3.7, points=POINTS)
 
 
-def spots(axes, found: Sequence[dict], name: str, colour: str) -> None:
+def spots(axes: Axes, found: Sequence[dict], name: str, colour: str) -> None:
     """A network a place: its margin, the certified one, and a line between; what lies below the axis at its edge."""
     low = -LIMIT
     for i, row in enumerate(found):

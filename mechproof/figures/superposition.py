@@ -230,7 +230,7 @@ def line() -> Explorer:
         for name, d, m, proved, worst in others[on]:
             colour, mark, label = looks[name]
             axes.plot(d, min(proved, 4.4), mark, color=colour, markersize=9, markeredgecolor="black")
-            if proved > worst * 1.001:
+            if proved > worst * 1.05:
                 axes.plot([d, d], [worst, min(proved, 4.4)], ":", color=colour, linewidth=1)
                 axes.plot(d, worst, mark, color="white", markersize=7, markeredgecolor=colour)
             said = label + (f", m = {m}" if m != M else "")

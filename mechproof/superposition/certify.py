@@ -20,7 +20,7 @@ from ..proof.family import InputError, Model, Proved
 from ..proof.rounding import Ball, cat, number
 from ..proof.state import own_state
 from . import bounds, plain
-from .listing import Open, Rows, TooMany, codes, distinct, excess, favourites, listed
+from .listing import LIMIT, Open, Rows, TooMany, codes, distinct, excess, favourites, listed
 from .model import Network, opened
 from .truth import WORDS, Exactly
 
@@ -74,7 +74,7 @@ def check(model: Model, settle: bool) -> Proved:
         for i in range(m):
             for found in map(listed, known(i)):
                 open_.append((exact(net, i, found) if settle else found).inputs)
-                if m**net.s >= 2**62 and len(open_[-1]):
+                if sum(map(len, open_)) > (LIMIT if m**net.s < 2**62 else 0):     # which have no codes
                     raise TooMany
         bad = distinct(open_, m)
     except TooMany:

@@ -21,7 +21,7 @@ from ..proof import cost
 from ..proof.rounding import U
 
 LIMIT = 2**22                                                            # sets that are listed, of one proof
-BLOCK = 2**22
+BLOCK = 2**20
 
 
 class Rows(NamedTuple):
