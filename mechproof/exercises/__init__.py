@@ -7,8 +7,8 @@ max-of-k/1: not yet. The one free token has 34 values, and can stand at any of s
 max-of-k/1: no answer yet.
 """
 
-from . import max_of_k, noise, past_the_paper, pizza, superposition
+from . import groups, max_of_k, noise, past_the_paper, pizza, superposition
 from .checking import Verdict, check, names
 
 # a chapter's file makes its tests known
-__all__ = ["Verdict", "check", "max_of_k", "names", "noise", "past_the_paper", "pizza", "superposition"]
+__all__ = ["Verdict", "check", "groups", "max_of_k", "names", "noise", "past_the_paper", "pizza", "superposition"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..proof.family import InputError
 
-CHAPTERS = ("max-of-k", "past-the-paper", "pizza", "noise", "superposition")
+CHAPTERS = ("max-of-k", "past-the-paper", "pizza", "noise", "superposition", "groups")
 LEVELS = ("easy", "medium", "hard", "open")
 
 

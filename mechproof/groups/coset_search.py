@@ -41,11 +41,11 @@ def shared(loss: Float[Tensor, "candidates n"], cells: Int[Tensor, "candidates G
 @lru_cache(maxsize=1)
 def candidates(model: Model) -> dict[str, tuple[Tensor, Tensor]]:
     """By side, what each neuron would lose under the cosets of every subgroup, H x of x and y H of y, and these as cells;
-    of a table that is no group's, whatever comes."""
+    the last are the elements themselves, for tables that are no group's."""
     answers, U, found = model["answers"].long(), model["W_U"].double(), {}
     some = subgroups(answers)
     for side, name, table in (("x", "W_L", answers.T), ("y", "W_R", answers)):
-        cells = torch.stack([cosets(table, one) for one in some])
+        cells = torch.stack([*(cosets(table, one) for one in some), torch.arange(len(table))])
         found[side] = losses(model[name].double(), U, cells), cells
     return found
 

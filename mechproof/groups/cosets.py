@@ -100,9 +100,18 @@ def summed(net: Network, left: Float[Tensor, "G n"], right: Float[Tensor, "G n"]
     return joined(rows)
 
 
-def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
-    """Pairs whose margin is above what their cells leave open.  Complexity: O(G^2 n + G^3 log parts) or so."""
-    net = network(model)
+class Told(NamedTuple):
+    """What a network is told of its inputs: numbers of each neuron, and how much a wrong product may gain by what it is
+    not told, for every element of a side and every right product."""
+
+    left: Float[Tensor, "G n"]
+    right: Float[Tensor, "G n"]
+    slack_x: Float[Ball, "G G"]
+    slack_y: Float[Ball, "G G"]
+
+
+def told(net: Network, advice: Advice) -> Told:
+    """The ends of all cells.  Complexity: O(G^2 n)."""
     highest, lowest = net.U.amax(1)[:, None], net.U.amin(1)[:, None]
     ahead, behind_ = highest - net.U, net.U - lowest
     least = ahead.mid.sum(1) < behind_.mid.sum(1)                        # either is sound
@@ -110,10 +119,17 @@ def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
     left, right = (ends(side.mid, advice[f"{name}_cells"][advice[f"{name}_of"][net.live]].T, least)
                    for side, name in ((net.L, "x"), (net.R, "y")))
     slack = [(side - Ball(end)).abs() @ reach for side, end in ((net.L, left), (net.R, right))]
-    whole = summed(net, left, right, advice)
-    answers = net.answers.T                                              # [y, x]
-    at = [table.pick(lambda x: x.gather(1, index)) for table, index in zip(slack, (net.answers, answers))]
-    gap = behind(whole.table[whole.cell], answers) + (at[0].T + at[1])
+    return Told(left, right, *slack)
+
+
+def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
+    """Pairs whose margin is above what their cells leave open.  Complexity: O(G^2 n + G^3 log parts) or so."""
+    net = network(model)
+    known = told(net, advice)
+    whole, answers = summed(net, known.left, known.right, advice), net.answers.T                 # [y, x]
+    slack_x, slack_y = (table.pick(lambda x: x.gather(1, index))
+                        for table, index in ((known.slack_x, net.answers), (known.slack_y, answers)))
+    gap = behind(whole.table[whole.cell], answers) + (slack_x.T + slack_y)
     return proved(gap.negative().T, lambda x, y: float(-gap.upper().mid[y, x]))
 
 
