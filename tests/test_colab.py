@@ -65,7 +65,8 @@ def check(done: nbformat.NotebookNode, found: bool, explorers: int) -> None:
     assert len(views) >= explorers and not [o for cell in code for o in cell.outputs if o.output_type == "error"]
 
 
-EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "several_heads": 3, "pizza_quadrature": 8, "noise_limits": 9, "superposition": 6, "groups": 7, "reproduction": 3}
+EXPLORERS = {"max_of_k": 6, "past_the_paper": 3, "several_heads": 3, "pizza_quadrature": 8, "noise_limits": 9,
+             "superposition": 6, "groups": 7, "reproduction": 3}
 
 
 @pytest.mark.slow

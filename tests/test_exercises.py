@@ -17,7 +17,7 @@ from mechproof.exercises import by_hand, checking, holes
 
 BOOK = Path(__file__).parents[1] / "book"
 PAGES = {"max-of-k": "max_of_k", "past-the-paper": "past_the_paper", "pizza": "pizza_quadrature", "noise": "noise_limits",
-         "superposition": "superposition"}
+         "superposition": "superposition", "groups": "groups"}
 NAMES = [name for chapter in PAGES for name in exercises.names(chapter)]
 
 
@@ -70,7 +70,13 @@ WRONG = {
     "noise/8": [mp.load("max-of-4/0"), mp.load("max-of-5/0")],
     "superposition/1": [(992, 4960), (496, 32768)], "superposition/2": [1.0, 0.25], "superposition/3": [(0, 1), (30, 31)],
     "superposition/4": [9, 7], "superposition/5": [737, 739], "superposition/6": [torch.ones(5, 3), torch.ones(4, 4)],
-    "superposition/7": [mp.load("u-and-proof/0"), mp.load("u-and-256/0")], "superposition/8": [mp.load("u-and-proof/0"), mp.load("u-and-design-130/0")],
+    "superposition/7": [mp.load("u-and-proof/0"), mp.load("u-and-256/0")],
+    "superposition/8": [mp.load("u-and-proof/0"), mp.load("u-and-design-130/0")],
+    "groups/1": [(24, 20), (5, 20)], "groups/2": [[0, 0.2, 0.6, 1], [0, 1, 2, 3]], "groups/3": [(0, 0), (1, 2)],
+    "groups/4": [{"x_cells": torch.zeros(1, 24, dtype=torch.long), "y_cells": torch.zeros(1, 24, dtype=torch.long),
+                  "x_of": torch.zeros(64, dtype=torch.long), "y_of": torch.zeros(64, dtype=torch.long)}, {}],
+    "groups/5": [[0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1], [1, 0, 0, 0, 0, 0, 0]], "groups/6": ["brute_force", "cosets:parts=1"],
+    "groups/7": [torch.zeros(6, 6), torch.eye(5)], "groups/8": ["brute_force", "cosets:parts=1"],
 }
 
 

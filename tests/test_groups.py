@@ -12,11 +12,11 @@ import torch
 from test_soundness import faults
 
 import mechproof as mp
-from mechproof.groups import brute_force, cosets, directions
+from mechproof.groups import cosets, directions
 from mechproof.groups.by_hand import by_hand
 from mechproof.groups.family import COLLECTIONS, FAMILIES
 from mechproof.groups.group import cosets as cosets_of
-from mechproof.groups.group import elements, isotypic, multiplication, subgroups
+from mechproof.groups.group import isotypic, multiplication, subgroups
 from mechproof.groups.train import RECIPE, train
 
 FAMILY = FAMILIES[0]
@@ -73,7 +73,8 @@ def invariants(table: tuple[tuple[int, ...], ...]) -> tuple:
     orders = [order(g) for g in range(n)]
     squares, cubes = Counter(table[g][g] for g in range(n)), Counter(table[table[g][g]][g] for g in range(n))
     kind = [(orders[g], squares[g], cubes[g], sum(table[g][h] == table[h][g] for h in range(n))) for g in range(n)]
-    return tuple(sorted(Counter(kind).items())), tuple(sorted(Counter((kind[g], kind[h], kind[table[g][h]]) for g in range(n) for h in range(n)).items()))
+    pairs = Counter((kind[g], kind[h], kind[table[g][h]]) for g in range(n) for h in range(n))
+    return tuple(sorted(Counter(kind).items())), tuple(sorted(pairs.items()))
 
 
 @cache

@@ -31,6 +31,8 @@ def test_shapes_hold_while_the_library_works():
     assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_permutations.py", "-k", "by_hand or half_trained or margins or twice or brute_force", "-m", "not slow")
     assert done.returncode == 0, done.stdout[-3000:]
+    done = under_the_hook("tests/test_groups.py", "-k", "hand or names or refused or training")
+    assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_noise.py", "-k", "peels or nulls or certifies_a or replaced or chain or reckoned", "-m", "not slow")
     assert done.returncode == 0, done.stdout[-3000:]
     done = under_the_hook("tests/test_superposition.py", "-k", "no_bound or worst or margins or chance or zone or wires", "-m", "not slow")

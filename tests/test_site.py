@@ -47,7 +47,8 @@ PAGES = ("index", "max_of_k", "past_the_paper", "why_it_works", "certificates", 
          "slides_1", "slides_2", "slides_3", "handout_max_of_k", "handout_past_the_paper", "handout_pizza_quadrature",
          "handout_noise_limits")
 EXPLORERS = {"index": 1, "max_of_k": 7, "past_the_paper": 3, "proof_gone_wrong": 1, "pizza_quadrature": 9, "noise_limits": 11,
-             "reproduction": 3, "several_heads": 3, "superposition": 6, "groups": 7, "your_own_network": 1, "background_proofs": 1, "background_paths": 1,
+             "reproduction": 3, "several_heads": 3, "superposition": 6, "groups": 7, "your_own_network": 1,
+             "background_proofs": 1, "background_paths": 1,
              "background_fourier": 1, "background_rounding": 1}                # at least
 
 

@@ -35,7 +35,7 @@ def how_many_cosets(answer: Sequence[int]) -> str:
     expect(len(answer) == 2, "Two numbers are expected.")
     table = multiplication("S5")
     found = {len(one): len(cosets(table, one).unique()) for one in subgroups(table) if len(one) in (20, 24)}
-    expect(list(answer) == [found[24], found[20]], "All cosets have the size of the subgroup, and together they are the group.")
+    expect(list(answer) == [found[24], found[20]], "Cosets have the subgroup's size, and together they are the group.")
     return "A neuron with such a subgroup is told one of five things, or one of six, in the place of 120."
 
 
@@ -64,7 +64,8 @@ def everything_told(answer: Mapping) -> str:
     bound = mp.check(shipped("group-s4/0"), "cosets:parts=1", answer)
     brute = mp.prove(shipped("group-s4/0"), "brute_force")
     expect(bound.correct == brute.correct, f"It certifies {bound.correct} of {bound.total}.")
-    return f"All that is right, at {bound.flops / brute.flops:.2f} times the price of trying: nothing was left out, and nothing saved."
+    price = bound.flops / brute.flops
+    return f"All that is right, at {price:.2f} times the price of trying: nothing was left out, and nothing saved."
 
 
 @exercise("groups/5", "medium", 15)
@@ -88,8 +89,8 @@ def cheaper(answer: str) -> str:
 
 @exercise("groups/7", "hard", 30)
 def by_a_table(answer: torch.Tensor) -> str:
-    """A table of products [6, 6] that is no group's, and that the network of S3 by hand still answers on 30 pairs of 36 or more."""
-    expect(isinstance(answer, torch.Tensor) and answer.shape == (6, 6), "A table of six times six elements is expected.")
+    """A table of products [6, 6] that is no group's, of which the network of S3 by hand gets 30 pairs or more right."""
+    expect(isinstance(answer, torch.Tensor) and answer.shape == (6, 6), "A table of six by six is expected.")
     tensors = by_hand("S3", [0, 1, 3]) | {"answers": answer.float()}
     expect(bool((answer != multiplication("S3")).any()), "This is the table of S3.")
     bound = mp.prove(model_from_tensors("another table", tensors), "cosets")
@@ -102,6 +103,7 @@ def weight_decay(answer: str) -> str:
     """An id of `cosets` that certifies 95% of group-s5-decay/0 in a quarter of the operations of trying."""
     model = shipped("group-s5-decay/0")
     bound, brute = mp.prove(model, answer), mp.prove(model, "brute_force")
-    expect(answer != "brute_force" and bound.accuracy_lower_bound >= 0.95, f"It certifies {100 * bound.accuracy_lower_bound:.1f}%.")
+    expect(answer != "brute_force", "A proof other than trying is expected.")
+    expect(bound.accuracy_lower_bound >= 0.95, f"It certifies {100 * bound.accuracy_lower_bound:.1f}%.")
     expect(4 * bound.flops <= brute.flops, f"It takes 1/{brute.flops / bound.flops:.1f} of trying.")
     return f"{bound}, 1/{brute.flops / bound.flops:.1f} of trying."

@@ -1,4 +1,4 @@
-"""The figures of the chapter on composition: one network read in cosets and in irreps, its neurons, and all networks."""
+"""The figures of the chapter on composition: a network read in cosets and in irreps, its neurons, and all networks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def proofs(model: Model) -> dict[str, list[tuple[Bound, str]]]:
     for step, price in enumerate(PRICES):
         advice, rank = priced(model, PARTS, price), step * (G - 1) // (len(PRICES) - 1)
         used = [len(advice[f"{side}_of"].unique()) for side in "xy"]
-        found["cosets"].append((mp.check(model, f"cosets:parts={PARTS}", advice), f"{used[0]} partitions of x, {used[1]} of y"))
+        bound = mp.check(model, f"cosets:parts={PARTS}", advice)
+        found["cosets"].append((bound, f"{used[0]} partitions of x, {used[1]} of y"))
         for basis in names.BASES:
             found[basis].append((mp.prove(model, f"directions:rank={rank},basis={basis}"), f"{rank} of {G} directions"))
     return found
@@ -51,8 +52,9 @@ def readings(model: Model) -> Explorer:
         axes.annotate("trying all pairs", (brute, 0.5), (-4, 0), rotation=90, ha="right", va="center", **NOTE)
         for name, one in found.items():
             strong = name == reading
-            axes.plot([b.flops for b, _ in one], [b.accuracy_lower_bound for b, _ in one], ".-", linewidth=2 if strong else 1,
-                      color=READINGS[name] if strong else plots.PALE, label=LABELS[name], zorder=2 if strong else 1)
+            axes.plot([b.flops for b, _ in one], [b.accuracy_lower_bound for b, _ in one], ".-",
+                      linewidth=2 if strong else 1, color=READINGS[name] if strong else plots.PALE,
+                      label=LABELS[name], zorder=2 if strong else 1)
         bound, said = found[reading][budget - 1]
         choice(axes, bound.flops, bound.accuracy_lower_bound)
         axes.legend(loc="center left", fontsize=8.5)
@@ -63,11 +65,11 @@ def readings(model: Model) -> Explorer:
                    else f"{bound.flops / brute:.2f} times what trying takes")
         axes.set_title(f"{LABELS[reading]}: {share} certified, at {against}")
         return (f"{said}: {share} of {bound.total} pairs, {short(bound.flops)} operations",
-                f"Lines of certified share against operations, one a reading. {LABELS[reading]}, {said}: {share} certified at "
-                f"{against}.")
+                f"Lines of certified share against operations, one a reading. {LABELS[reading]}, {said}: {share} "
+                f"certified at {against}.")
 
-    return explore(draw, {"reading": "cosets", "budget": 5}, hint="Give each reading more. To certify 95% of all pairs, "
-                   "cosets take less than a tenth of what directions of the output take, whichever these are.",
+    return explore(draw, {"reading": "cosets", "budget": 5}, hint="Give each reading more. To certify 95% of all "
+                   "pairs, cosets take less than a tenth of what directions of the output take, whichever these are.",
                    height=3.7, reading={name: LABELS[name] for name in READINGS}, budget=range(1, len(PRICES) + 1))
 
 
@@ -99,13 +101,14 @@ def neurons(model: Model, shown: int = 24) -> Explorer:
         axes.set_xticks([])
         axes.set_xlabel("products z, in order")
         axes.set_title("its votes", fontsize=9.5)
-        against = int((ordered < ordered.min() / 2).sum()) if -ordered.min() > ordered.max() else int((ordered > ordered.max() / 2).sum())
-        headline = f"neuron {neuron}: {told[0]} cells of x, {told[1]} of y; strong votes on {against} of {len(ordered)} products"
+        strong = int((ordered * ordered.sum().sign() > ordered.abs().max() / 2).sum())
+        headline = (f"neuron {neuron}: {told[0]} cells of x, {told[1]} of y; strong votes on {strong} of "
+                    f"{len(ordered)} products")
         figure.suptitle(headline[0].upper() + headline[1:], x=0.08, ha="left", fontsize=10.5, fontweight="bold")
         return headline, f"Three panels of dots: weights by coset of x, by coset of y, and votes in order. {headline}."
 
-    return explore(draw, {"neuron": 1}, hint="Neurons come by size. In most of them the dots of a coset lie on one line: "
-                   "5 cosets are a point's, 6 those of the exotic action on six points, 10 a pair's.",
+    return explore(draw, {"neuron": 6}, hint="Neurons come by size. In most of them the dots of a coset lie on one "
+                   "line: 5 cosets are a point's, 6 those of the exotic action on six points, 10 a pair's.",
                    height=3.3, neuron=range(1, shown + 1))
 
 
@@ -133,13 +136,15 @@ def over_models() -> Explorer:
         share_axis(axes, "pairs certified")
         mine = bounds[bounds.strategy == "cosets"]
         good = int((mine.accuracy_lower_bound >= 0.95).sum())
-        axes.set_title(f"{good} of {len(mine)} networks certified to 95% or more; median length 1/{mid['cosets'][0]:.1f}")
+        axes.set_title(f"{good} of {len(mine)} networks certified to 95% or more, median length 1/"
+                       f"{mid['cosets'][0]:.1f}")
         return (f"{group}: {good} of {len(mine)} at 95% or more",
-                f"Scatter of certified share against how many times shorter than trying the proof is, all of {COLLECTIONS[group]}. "
-                f"By cosets {good} of {len(mine)} networks at 95 percent or more, median 1/{mid['cosets'][0]:.1f}.")
+                f"Scatter of certified share against how many times shorter than trying the proof is, all of "
+                f"{COLLECTIONS[group]}. By cosets {good} of {len(mine)} networks at 95 percent or more, median "
+                f"1/{mid['cosets'][0]:.1f}.")
 
-    return explore(draw, {"group": "S5"}, hint="Dotted: 95% and a third of the work, the published mark for S5. The two "
-                   "collections of S5 differ in their training alone.", height=3.7, group=[*COLLECTIONS])
+    return explore(draw, {"group": "S5"}, hint="Dotted: 95% and a third of the work, the published mark for S5. The "
+                   "two collections of S5 differ in their training alone.", height=3.7, group=[*COLLECTIONS])
 
 
 def what_it_comes_to() -> pd.DataFrame:

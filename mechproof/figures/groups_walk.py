@@ -1,4 +1,4 @@
-"""The walk of the chapter on composition: one pair of elements, what neurons are told of it, the sums, and the margin."""
+"""The walk of the chapter on composition: a pair of elements, what neurons are told of it, the sums, and the margin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Story:
 
     def __init__(self, model: Model):
         advice = mp.search(model, "cosets")
-        self.net, self.advice, self.names = network(model), advice, ["".join(str(i + 1) for i in x) for x in elements("S4")]
+        self.net, self.advice = network(model), advice
+        self.names = ["".join(str(i + 1) for i in x) for x in elements("S4")]
         self.told = cosets.told(self.net, advice)
         part = cosets.summed(self.net, self.told.left, self.told.right, advice)
         self.main = part.table.mid[part.cell].transpose(0, 1)                                    # [x, y, z]
@@ -59,14 +60,16 @@ def answer(story: Story, figure, pair: int) -> tuple[str, str]:
     products(axes, story, s)
     lead = float(logits[s] - logits.scatter(0, torch.tensor(s), -torch.inf).amax())
     axes.set_title(f"{said}: right by {digits_lo(lead, 2)} logits")
-    return f"{said}: right by {digits_lo(lead, 2)} logits", f"Bars of all 24 logits. {said}, ahead by {digits_lo(lead, 2)} logits."
+    by = f"by {digits_lo(lead, 2)} logits"
+    return f"{said}: right {by}", f"Bars of all 24 logits. {said}, ahead {by}."
 
 
 def one_neuron(story: Story, figure, pair: int, neuron: int) -> tuple[str, str]:
     """What one neuron reads of both, by cosets."""
     x, y, _, said = story.said(pair)
     i, told = story.largest[neuron - 1], []
-    for at, (side, value, end, own) in enumerate((("x", story.net.L.mid, story.told.left, x), ("y", story.net.R.mid, story.told.right, y))):
+    sides = ("x", story.net.L.mid, story.told.left, x), ("y", story.net.R.mid, story.told.right, y)
+    for at, (side, value, end, own) in enumerate(sides):
         axes = figure.add_axes((0.1 + 0.47 * at, 0.17, 0.4, 0.66))
         cell = story.advice[f"{side}_cells"][story.advice[f"{side}_of"][story.net.live[i]]]
         plots.dots(axes, cell, value[:, i], 30, plots.PALE)
@@ -91,7 +94,8 @@ def known(story: Story, figure, pair: int) -> tuple[str, str]:
     axes.legend(fontsize=8.5)
     products(axes, story, s)
     axes.set_title(f"From cells alone: off by at most {off:.2f} logits here")
-    return f"{said}: cells are off by at most {off:.2f}", f"Dots of 24 logits, and dashes from cells, off by at most {off:.2f}. {said}."
+    by = f"off by at most {off:.2f}"
+    return f"{said}: cells are {by}", f"Dots of 24 logits, and dashes from cells, {by}. {said}."
 
 
 def margin(story: Story, figure, pair: int) -> tuple[str, str]:
@@ -101,8 +105,8 @@ def margin(story: Story, figure, pair: int) -> tuple[str, str]:
     lead = lambda logits: float(logits[s] - logits.scatter(0, torch.tensor(s), -torch.inf).amax())
     main = lead(story.main[x, y])
     of_x, of_y = float(story.told.slack_x.mid[x, s]), float(story.told.slack_y.mid[y, s])
-    rows = {"the network's lead": lead(story.logits(x, y)), "lead from cells": main, "not told of x": -of_x, "not told of y": -of_y,
-            "certified": main - of_x - of_y}
+    rows = {"the network's lead": lead(story.logits(x, y)), "lead from cells": main, "not told of x": -of_x,
+            "not told of y": -of_y, "certified": main - of_x - of_y}
     colours = (plots.NOISE, plots.QK, plots.OV, plots.OV, plots.CHOICE)
     for i, (value, colour) in enumerate(zip(rows.values(), colours)):
         axes.barh(i, value, color=colour, height=0.6)
@@ -113,7 +117,8 @@ def margin(story: Story, figure, pair: int) -> tuple[str, str]:
     axes.set_xlabel("logits")
     sure = digits_lo(rows["certified"], 2)
     axes.set_title(f"Right by {sure} logits at least, and proved")
-    return f"{said}: certified by {sure}", f"Bars from the lead in cells, {main:.2f}, to what is certified, {sure} logits. {said}."
+    return (f"{said}: certified by {sure}",
+            f"Bars from the lead in cells, {main:.2f}, to what is certified, {sure} logits. {said}.")
 
 
 def of_one_pair(model: Model) -> Explorer:
@@ -123,5 +128,6 @@ def of_one_pair(model: Model) -> Explorer:
              "what a neuron is told": lambda figure, pair, neuron: one_neuron(story, figure, pair, neuron),
              "sums over cells": lambda figure, pair: known(story, figure, pair),
              "what is left": lambda figure, pair: margin(story, figure, pair)}
-    return walk(steps, {"neuron": 4}, hint="Step through, then take another pair. In step 2 the dots of a coset lie on their dash: being told the coset "
-                "is being told nearly all.", height=3.7, pair=[*PAIRS], neuron=range(1, len(story.largest) + 1))
+    return walk(steps, {"neuron": 4}, hint="Step through, then take another pair. In step 2 the dots of a coset lie on "
+                "their dash: being told the coset is being told nearly all.", height=3.7,
+                pair=[*PAIRS], neuron=range(1, len(story.largest) + 1))

@@ -6,7 +6,9 @@ that sends j' to j:
     logit_z(x, y) = -sum_{j'} relu(a[x^-1 z(j')] - a[y(j')]),
 
 which is 0 for z = x y and for every other z at most minus the smallest difference of two of the numbers, since what is
-summed is half of sum_{j'} |a[x^-1 z(j')] - a[y(j')]|: the differences add up to 0.  Theorem: *Composition by a distance*.
+summed is half of sum_{j'} |a[x^-1 z(j')] - a[y(j')]|: the differences add up to 0.
+
+Theorem: *Composition by a distance*.
 
 >>> by_hand("S3", [0, 1, 3])["W_U"].shape
 torch.Size([9, 6])

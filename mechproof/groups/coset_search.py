@@ -17,7 +17,7 @@ from ..proof.family import Advice, Model, Parameters
 from .cosets import check, ends
 from .group import cosets, subgroups
 
-# logits of slack that one more cell of a neuron should save: tried from the dearest on, so from short proofs to long ones
+# logits of slack that one more cell of a neuron should save: tried from the dearest on, from short proofs to long ones
 A_CELL = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 
@@ -29,7 +29,8 @@ def losses(x: Float[Tensor, "G n"], U: Float[Tensor, "n G"], cells: Int[Tensor, 
     return off * reach
 
 
-def shared(loss: Float[Tensor, "candidates n"], cells: Int[Tensor, "candidates G"], parts: int) -> tuple[Tensor, Tensor]:
+def shared(loss: Float[Tensor, "candidates n"], cells: Int[Tensor, "candidates G"],
+           parts: int) -> tuple[Tensor, Tensor]:
     """So many partitions, one by one, and for each neuron the best of them."""
     taken, best = [], loss.new_full(loss.shape[1:], torch.inf)
     for _ in range(parts):
@@ -40,8 +41,8 @@ def shared(loss: Float[Tensor, "candidates n"], cells: Int[Tensor, "candidates G
 
 @lru_cache(maxsize=1)
 def candidates(model: Model) -> dict[str, tuple[Tensor, Tensor]]:
-    """By side, what each neuron would lose under the cosets of every subgroup, H x of x and y H of y, and these as cells;
-    the last are the elements themselves, for tables that are no group's."""
+    """By side, what each neuron would lose under the cosets of every subgroup, H x of x and y H of y, and these as
+    cells; the last are the elements themselves, for tables that are no group's."""
     answers, U, found = model["answers"].long(), model["W_U"].double(), {}
     some = subgroups(answers)
     for side, name, table in (("x", "W_L", answers.T), ("y", "W_R", answers)):

@@ -8,12 +8,12 @@ logits are sums of such tables,
     logit_z(x, y) = sum_{p, q} table[cell_p(y), cell_q(x), z],   table[c, d, z] = sum_i relu(l_i[d] + r_i[c]) U[i, z].
 
 Sums are shared as well: of all tables with one p first those are added whose joint cells of x are fewest, and when one
-table a p is left, those whose joint cells of y are fewest.  Nothing is assumed of the cells, which are advice; that they
-are cosets is what search tries.
+table a p is left, those whose joint cells of y are fewest.  Nothing is assumed of the cells, which are advice; that
+they are cosets is what search tries.
 
-Within a cell L[x, i] and R[y, i] differ, and are taken from the side where that does least harm.  With l and r the least
-of their cells the activation is larger than relu(l + r) by some t in [0, L - l + R - r], by which z gains on the right
-product s at most (U[i, z] - U[i, s]) t.  The best z for all neurons at once is no better than the best for each:
+Within a cell L[x, i] and R[y, i] differ, and are taken from the side where that does least harm.  With l and r the
+least of their cells the activation is larger than relu(l + r) by some t in [0, L - l + R - r], by which z gains on the
+right product s at most (U[i, z] - U[i, s]) t.  The best z for all neurons at once is no better than the best for each:
 
     margin >= main_s - max_z main_z - sum_i (L[x, i] - l_i + R[y, i] - r_i) (max U_i - U[i, s]).
 

@@ -1,10 +1,9 @@
-"""Some directions of the output exactly, and the rest by an inequality: what an account in irreps, or in singular vectors,
-certifies by itself.
+"""Some directions of the output exactly, and the rest by an inequality: what an account in irreps certifies by itself.
 
 Problem: to say that a network computes in certain irreps is to say in which directions of the output its votes lie.
-Idea: take r directions B as advice.  What the votes W_U write along them is kept, and so is, everywhere, the part of the
-activations that adds a share of x to a share of y; what is left is a product of two remainders, of the activations and of
-the votes, and is at most the product of their lengths (Cauchy and Schwarz), each neuron at a weight of its own:
+Idea: take r directions B as advice.  What the votes W_U write along them is kept, and so is, everywhere, the part of
+the activations that adds a share of x to a share of y; what is left is a product of two remainders, of the activations
+and of the votes, and is at most the product of their lengths (Cauchy and Schwarz), each neuron at a weight of its own:
 
     |sum_i h'_i (V'_iz - V'_is)| <= |w h'(x, y)| |(V'_z - V'_s) / w|.      Theorem: *Directions*.
 """
@@ -75,7 +74,7 @@ def specs(sizes: dict[str, int], parameters: Parameters) -> dict[str, Spec]:
 
 
 def advise(model: Model, parameters: Parameters) -> Advice:
-    """The irreps with most of the votes, within one its strongest directions first; or singular vectors of all votes."""
+    """The irreps with most of the votes, within one its strongest directions first; or singular vectors of all."""
     net = network(model)
     V = net.U.mid - net.U.mid.mean(1, keepdim=True)
     irreps = parameters["basis"] == 1 and is_group(net.answers)

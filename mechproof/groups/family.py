@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ..proof import names
-from ..proof.family import Advice, Family, Model, Parameter, Parameters, Spec, Strategy, named
+from ..proof.family import Family, Model, Parameter, Parameters, Spec, Strategy, named
 from . import brute_force, coset_search, cosets, directions
 from .model import OPTIONAL, TENSORS, network
 from .model import sizes as sizes_of
@@ -28,7 +28,8 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     G, n = sizes["d_vocab"], sizes["d_mlp"]
 
     def one(id: str, cost: int, complexity: str, check: Callable, search: Callable = lambda model, parameters: {},
-            advice: Callable[[Parameters], Mapping[str, Spec]] = lambda parameters: {}, **parameters: Parameter) -> Strategy:
+            advice: Callable[[Parameters], Mapping[str, Spec]] = lambda parameters: {},
+            **parameters: Parameter) -> Strategy:
         return Strategy(id, names.STRATEGIES[id].label, id, cost, parameters, complexity, search, check, advice,
                         unexplained_dimensions=lambda parameters: None)
 
@@ -36,8 +37,8 @@ def strategies(sizes: Mapping[str, int]) -> list[Strategy]:
     return [
         one("brute_force", 2 * n * G**2 * (G + 1), "O(G^3 n)", brute_force.check),
         # as it would be if cells were a tenth of the group
-        one("cosets", G**2 * (12 * G + 4 * n) + 30 * n * G, "O(G^2 n + G^3 log parts) where cells are few", cosets.check,
-            coset_search.advise, lambda parameters: cosets.specs(G, n, parameters["parts"]),
+        one("cosets", G**2 * (12 * G + 4 * n) + 30 * n * G, "O(G^2 n + G^3 log parts) where cells are few",
+            cosets.check, coset_search.advise, lambda parameters: cosets.specs(G, n, parameters["parts"]),
             parts=Parameter(20, 1, MOST_PARTS), aim=Parameter(99, 1, 100)),
         one("directions", G**2 * (2 * rank * (n + G) + 13 * n + 6 * G), "O(G^2 (n + G) rank)", directions.check,
             directions.advise, lambda parameters: directions.specs(sizes, parameters),
@@ -54,7 +55,7 @@ def sampled(model: Model, count: int) -> int:
 
 
 FAMILIES = (
-    Family(name="group", tensors=TENSORS, optional=OPTIONAL, foreign={}, ignored=(), sizes=sizes_of, strategies=strategies,
-           train=train, recipe=RECIPE, collections=COLLECTIONS, silent=OPTIONAL, sampled=sampled,
+    Family(name="group", tensors=TENSORS, optional=OPTIONAL, foreign={}, ignored=(), sizes=sizes_of,
+           strategies=strategies, train=train, recipe=RECIPE, collections=COLLECTIONS, silent=OPTIONAL, sampled=sampled,
            numbers=lambda sizes: 6 * sizes["d_vocab"] ** 2 * (sizes["d_vocab"] + sizes["d_mlp"])),
 )

@@ -30,7 +30,7 @@ def elements(name: str) -> list[tuple[int, ...]]:
     as permutations, the identity first.  Errors: InputError for another name."""
     said = re.fullmatch("([SADC])([1-9][0-9]?)", name)
     if not said or (said[1] in "SA" and int(said[2]) > 6):
-        raise InputError(f"group {name!r} is not known; expected S or A with 1 to 6, D or C with 1 to 99, like S5 or D12")
+        raise InputError(f"group {name!r} is not known; expected S or A with 1 to 6, or D or C with 1 to 99: S5, D12")
     n = int(said[2])
     turns = [tuple((i + t) % n for i in range(n)) for t in range(n)]
     if said[1] in "CD":

@@ -30,8 +30,9 @@ def sizes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[st
     G, n = (list(tensors["W_L"].shape) + [0, 0])[:2]
     for name, tensor in tensors.items():
         if G < 2 or n < 1 or tuple(tensor.shape) != shapes(G, n)[name]:
-            raise InputError(f"tensor {name} has shape {list(tensor.shape)}; expected {list(shapes(max(G, 2), n)[name])}, "
-                             "as W_L is [elements, neurons] and the group has two elements or more")
+            raise InputError(f"tensor {name} has shape {list(tensor.shape)}; expected "
+                             f"{list(shapes(max(G, 2), n)[name])}, as W_L is [elements, neurons] and a group has "
+                             "two elements or more")
     answers = tensors["answers"]
     if not bool(((answers == answers.round()) & (answers >= 0) & (answers < G)).all()):
         raise InputError(f"tensor answers is no table of products; expected whole numbers from 0 to {G - 1}")

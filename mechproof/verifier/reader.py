@@ -114,7 +114,9 @@ class Model:
     def inputs(self) -> int:
         """How many there are: n tokens of v each, n of v features, or two permutations of v points."""
         v, n = self.sizes["v"], self.sizes["n"]
-        return {"superposition": lambda: comb(v, n), "permutations": lambda: factorial(v) ** 2}.get(self.kind, lambda: v**n)()
+        if self.kind == "superposition":
+            return comb(v, n)
+        return factorial(v) ** 2 if self.kind == "permutations" else v**n
 
     @property
     def sha256(self) -> str:
