@@ -550,3 +550,10 @@ def test_growth_is_what_the_page_says():
     table = figures.growth()["exponent"].astype(float)
     assert all(2.5 < table[f"feature by feature, {s} on"] < 3.2 for s in (2, 3))
     assert 3.7 < table["brute force, 2 on"] < 4.2 and 4.8 < table["brute force, 3 on"] < 5.3
+
+
+def test_superposed_features_can_be_certified_in_full():
+    """The page's network: 64 features in 2 048 numbers, two on, all right; the worst error is just below 1/2."""
+    weights = train({"kind": "superposed", "m": 64, "d": 2048, "D": 2048, "p": 0.12, "bias": -1.2}, seed=0)
+    model = zoo.model_from_tensors("superposed", weights, {"sparsity": "2", "readout": "plain"})
+    assert mp.prove(model, "features").correct == comb(64, 2) and 0.45 < certify.worst(model).hi < 0.5
