@@ -62,14 +62,12 @@ def neurons(d: int = 1024, p: float = 0.22, s: int = 2, readout: str = "plain") 
         inputs, off = errors(model)
         row, output = divmod(int(off.abs().argmax()), off.shape[1]) if input == "worst" else (0, 0)
         (i, j), active, off = torch.triu_indices(M, M, 1)[:, output].tolist(), inputs[row].tolist(), off[row]
-        W = model["W_in"]
-        both, fires = W[i] * W[j] > 0, torch.relu(W[active].sum(0) - 1)
+        both, fires = model["W_in"][[i, j]].amin(0) > 0, torch.relu(model["W_in"][active].sum(0) - 1)
         side = int(neurons**0.5)
         shade = torch.where(both, 1 + fires.clamp_max(2), 0).reshape(side, side)
         axes = figure.add_axes((0.02, 0.1, 0.4, 0.76))
         axes.imshow(shade, cmap=ListedColormap(SHADES), vmin=0, vmax=3, interpolation="none")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         axes.grid(False)
         axes.set_xlabel(f"{int(both.sum())} of {neurons} neurons have features {i} and {j}")
         right = figure.add_axes((0.5, 0.16, 0.47, 0.7))
@@ -104,15 +102,13 @@ def histogram() -> Explorer:
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
         axes.stairs(torch.histc(off, 80, 0, 2.0), torch.linspace(0, 2.0, 81), fill=True, color=plots.PALE)
         axes.set_yscale("log")
-        axes.set_ylim(0.5, 2e7)
-        axes.set_xlim(0, 2)
+        axes.set(xlim=(0, 2), ylim=(0.5, 2e7))
         axes.axvspan(HALF, 2, color=plots.NOISE, alpha=0.12, linewidth=0)
-        right = max(exact, predicted)
         for x, colour, style, label, y in ((exact, plots.TRUTH, "-", "proved, the worst of all", 3e6),
                                            (predicted, plots.OV, "--", "predicted by chance", 6e5),
                                            (rms, plots.QK, "-", "typical", 6e4)):
             axes.axvline(x, color=colour, linestyle=style, linewidth=1.6)
-            axes.annotate(f"{label}: {x:.3f}", (right, y), (8, 0), color=colour, **NOTE)
+            axes.annotate(f"{label}: {x:.3f}", (max(exact, predicted), y), (8, 0), color=colour, **NOTE)
         axes.set_xlabel("error of an output")
         axes.set_ylabel("outputs of inputs")
         axes.set_title(f"The worst error is {exact / rms:.0f} times the typical one; chance misses it by "
