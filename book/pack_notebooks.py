@@ -27,6 +27,9 @@ MODELS = {
                        "max-of-4-stripped": SEEDS},
     "several_heads": {"max-of-4-h2": SEEDS, "max-of-4-h4": SEEDS, "max-of-4": (0,)},
     "pizza_quadrature": {"pizza-113": (3, 6), "pizza-113-wrong": (10,)},
+    "superposition": {f"u-and-{kind}": SEEDS for kind in ("256", "1024", "examples", "proof", "proof-s3")}
+    | {f"u-and-design-{n}": (0,) for n in (62, 130, 1240)},
+    "groups": {"group-s5": SEEDS, "group-s4": SEEDS, "group-s5-decay": (0,), "permutations-10": (0, 1)},
     "noise_limits": {"max-of-4": SEEDS, "max-of-4-projected": SEEDS, "max-of-4-decayed": SEEDS, "pizza-113": (3,)},
 }
 RESULTS = {
@@ -36,6 +39,8 @@ RESULTS = {
     "several_heads": ("max-of-4.parquet", "max-of-4-h2.parquet", "max-of-4-h4.parquet", "max-of-10-h2.parquet"),
     "pizza_quadrature": ("pizza.json",),
     "noise_limits": ("noise.json",),
+    "superposition": (),
+    "groups": ("permutations.json", "group-s5.parquet", "group-s5-decay.parquet", "group-s4.parquet", "group-a5.parquet"),
 }
 NEEDED = {"safetensors": "safetensors", "jaxtyping": "jaxtyping", "flint": "python-flint", "pandas": "pandas",           # modules and their packages
           "pyarrow": "pyarrow"}

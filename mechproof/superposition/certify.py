@@ -133,8 +133,8 @@ def margin_lo(net: Network, on: list[int]) -> float:
     for i in range(m - 1):
         output = torch.stack([torch.full((m - 1 - i,), i), torch.arange(i + 1, m)], 1)
         R = net.column(i).pick(lambda x: x[:, i + 1 :])
-        far = off(net, torch.tensor([on] * len(output)), output, R).abs().upper().mid
-        least = min(least, float((0.5 - far).amin()) - 1e-15)
+        far = off(net, torch.tensor([on] * len(output)), output, R).abs() - HALF
+        least = min(least, -float(far.upper().mid.amax()))
     return least
 
 
