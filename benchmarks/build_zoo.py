@@ -28,7 +28,7 @@ SEEDS = {"max-of-4": 151, "max-of-5": 25, "max-of-10": 25, "max-of-20": 25, "max
          **dict.fromkeys(("u-and-256", "u-and-1024", "u-and-examples", "u-and-proof", "u-and-proof-s3"), 5),
          **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1),
          **{f"permutations-{K}": 5 for K in range(4, 11)}, "permutations-12": 1,
-         "group-s5": 100, "group-s5-decay": 5, "group-s4": 20, "group-a5": 20, "group-d12": 5}
+         "group-s5": 10, "group-s5-decay": 5, "group-s4": 20, "group-a5": 5, "group-d12": 5}
 RIGHT = {"pizza-31": 5, "pizza-59": 5, "pizza-113": 20, "pizza-113-biases": 5, "pizza-227": 3}   # the first seeds that end right on every pair
 ERRING = {"pizza-113-wrong": "pizza-113"}                                # the first seed of a recipe that errs on a pair
 EDITED = {"max-of-4-stripped": ("max-of-4", "stripped", range(151)), "max-of-4-projected": ("max-of-4", "projected", range(25)),

@@ -40,7 +40,7 @@ RESULTS = {
     "pizza_quadrature": ("pizza.json",),
     "noise_limits": ("noise.json",),
     "superposition": (),
-    "groups": ("permutations.json", "group-s5.parquet", "group-s5-decay.parquet", "group-s4.parquet", "group-a5.parquet"),
+    "groups": ("permutations.json", "groups.json"),
 }
 NEEDED = {"safetensors": "safetensors", "jaxtyping": "jaxtyping", "flint": "python-flint", "pandas": "pandas",           # modules and their packages
           "pyarrow": "pyarrow"}

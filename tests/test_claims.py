@@ -557,7 +557,6 @@ def test_the_chapter_on_composition():
     from mechproof.figures import groups as figures
     from mechproof.groups.coset_search import priced
     from mechproof.proof import cost
-    from mechproof.zoo import tables
     model = mp.load("group-s5/0")
     found, brute = figures.proofs(model), figures.trying(model)
     at = lambda reading, share: min(bound.flops for bound, _ in found[reading] if bound.accuracy_lower_bound >= share)
@@ -585,23 +584,24 @@ def test_the_chapter_on_composition():
     assert counted.by["add"] > counted.flops / 2
 
     # the bar: 60 of 100 at a quarter, the aim: 80 at a tenth; weight decay alone is certified, longer against trying
-    rows = {name: tables.shipped(collection) for name, collection in figures.COLLECTIONS.items()}
+    rows = {name: figures.stored(collection) for name, collection in figures.COLLECTIONS.items()}
     ratio, good = {}, {}
     for name, bounds in rows.items():
         by = {id: mine.set_index("model") for id, mine in bounds.groupby("strategy")}
         share, gain = by["cosets"].accuracy_lower_bound, by["brute_force"].flops / by["cosets"].flops
         ratio[name] = median(gain)
-        good[name] = int(((share >= 0.95) & (gain >= 4)).sum()), int(((share >= 0.95) & (gain >= 10)).sum()), len(share)
+        aimed, short = by[figures.AIMS[95]].accuracy_lower_bound, by["brute_force"].flops / by[figures.AIMS[95]].flops
+        good[name] = int(((share >= 0.95) & (gain >= 4)).sum()), int(((aimed >= 0.95) & (short >= 10)).sum()), len(share)
         assert (share >= 0.9).all() and (by["cosets"].correct <= by["brute_force"].correct).all(), name
-    assert good["S5"][0] >= 60 and good["S5"][2] == 100 and ratio["S5"] > ratio["A5"] and ratio["S5"] > ratio["S5, weight decay"]
+    assert good["S5"][0] >= 60 and good["S5"][1] >= 80 and good["S5"][2] == 100
+    assert ratio["S5"] > ratio["A5"] and ratio["S5"] > ratio["S5, weight decay"]
 
 
 def test_permutations_cost_a_few_pairs():
-    """groups: at ten points the shorter proof takes fewer operations than 40 pairs, the sharper one than 2 000; twelve are certified nowhere."""
+    """groups: at ten points the shorter proof takes fewer operations than 40 pairs, the sharper one than 2 000; twelve are not certified."""
     from math import factorial
 
     from mechproof.permutations import brute_force
-    from mechproof.zoo import tables
     model = mp.load("permutations-10/0")
     pair = brute_force.operations(model.sizes) / factorial(10) ** 2
     bounds = tables.shipped("permutations-10")

@@ -288,3 +288,21 @@ def test_training_makes_the_same_network_again():
     one, two = (train(COLLECTIONS["group-s4"], 3, steps=20) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one) and one["W_L"].shape == (24, 64)
     assert all(torch.equal(x.half().float(), x) for x in one.values()) and RECIPE["rounded"] == "float16"
+
+
+def test_bounds_of_all_seeds_are_those_of_the_networks_that_ship():
+    """The stored bounds: no proof is above trying, and where a network ships they are about it, count by count."""
+    shipped = {entry["name"]: entry for entry in mp.models() if entry["family"] == "group"}
+    found = {name: rows for name, rows in mp.zoo.results("groups").items() if name in COLLECTIONS}
+    assert set(found) == set(COLLECTIONS) and len(shipped) == 45
+    for collection, rows in found.items():
+        by = {(row["model"], row["strategy"]): row for row in rows}
+        seeds = {model for model, _ in by}
+        assert seeds == {f"{collection}/{seed}" for seed in range(len(seeds))} and len(rows) == 4 * len(seeds)
+        assert all(row["correct"] <= by[row["model"], "brute_force"]["correct"] for row in rows)
+        for model in seeds & set(shipped):
+            truth = by[model, "brute_force"]
+            assert truth["sha256"] == shipped[model]["sha256"] and truth["correct"] == shipped[model]["accuracy"]["correct"]
+    for model in ("group-s5/0", "group-a5/1", "group-s4/2", "group-d12/0"):
+        row = next(row for row in found[model.partition("/")[0]] if row["model"] == model and row["strategy"] == "cosets")
+        assert mp.prove(mp.load(model), "cosets").correct == row["correct"]

@@ -167,7 +167,7 @@ def test_shipped_models_are_complete():
                      **dict.fromkeys(("u-and-256", "u-and-1024", "u-and-examples", "u-and-proof", "u-and-proof-s3"), 5),
                      **dict.fromkeys(("u-and-design-62", "u-and-design-130", "u-and-design-1240"), 1),
                      **{f"permutations-{K}": 5 for K in range(4, 11)}, "permutations-12": 1,
-                     "group-s5": 100, "group-s5-decay": 5, "group-s4": 20, "group-a5": 20, "group-d12": 5}
+                     "group-s5": 10, "group-s5-decay": 5, "group-s4": 20, "group-a5": 5, "group-d12": 5}
     for path in zoo.DATA.glob("*.safetensors"):
         assert path.stat().st_size < 8 * 2**20
 
