@@ -117,7 +117,7 @@ def attack(seeds, n: int = 2) -> int:
 
 
 def test_no_bound_is_above_the_truth():
-    """Attacks *Every neuron at its cell*, *Rival by rival*, *Permutations left open* and *One row of a permutation*."""
+    """Attacks *Every neuron at its cell*. Attacks *Rival by rival*. Attacks *Permutations left open*. Attacks *One row of a permutation*."""
     assert attack(range(96)) == 96 * 6
 
 

@@ -8,8 +8,6 @@ that sends j' to j:
 which is 0 for z = x y and for every other z at most minus the smallest difference of two of the numbers, since what is
 summed is half of sum_{j'} |a[x^-1 z(j')] - a[y(j')]|: the differences add up to 0.
 
-Theorem: *Composition by a distance*.
-
 >>> by_hand("S3", [0, 1, 3])["W_U"].shape
 torch.Size([9, 6])
 """
@@ -26,7 +24,8 @@ from .group import elements, multiplication
 
 
 def by_hand(group: str, numbers: Sequence[int | float]) -> dict[str, Tensor]:
-    """The tensors of such a network, [points^2 neurons].  Errors: InputError for other than a number a point."""
+    """The tensors of such a network, [points^2 neurons].  Theorem: *Composition by a distance*.
+    Errors: InputError for other than a number a point."""
     all_ = torch.tensor(elements(group))
     G, points = all_.shape
     a = torch.tensor(numbers, dtype=torch.float32)

@@ -17,7 +17,7 @@ right product s at most (U[i, z] - U[i, s]) t.  The best z for all neurons at on
 
     margin >= main_s - max_z main_z - sum_i (L[x, i] - l_i + R[y, i] - r_i) (max U_i - U[i, s]).
 
-With the largest of the cells it is the mirror image, and (U[i, s] - min U_i).  Theorem: *Cosets*.
+With the largest of the cells it is the mirror image, and (U[i, s] - min U_i).
 """
 
 from __future__ import annotations
@@ -123,7 +123,11 @@ def told(net: Network, advice: Advice) -> Told:
 
 
 def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
-    """Pairs whose margin is above what their cells leave open.  Complexity: O(G^2 n + G^3 log parts) or so."""
+    """Pairs whose margin is above what their cells leave open.
+
+    Theorem: *Cosets*.
+    Complexity: O(G^2 n + G^3 log parts) where cells are few.
+    """
     net = network(model)
     known = told(net, advice)
     whole, answers = summed(net, known.left, known.right, advice), net.answers.T                 # [y, x]

@@ -5,7 +5,7 @@ Idea: take r directions B as advice.  What the votes W_U write along them is kep
 the activations that adds a share of x to a share of y; what is left is a product of two remainders, of the activations
 and of the votes, and is at most the product of their lengths (Cauchy and Schwarz), each neuron at a weight of its own:
 
-    |sum_i h'_i (V'_iz - V'_is)| <= |w h'(x, y)| |(V'_z - V'_s) / w|.      Theorem: *Directions*.
+    |sum_i h'_i (V'_iz - V'_is)| <= |w h'(x, y)| |(V'_z - V'_s) / w|.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def quotients(w: Float[Tensor, " n"]) -> Float[Ball, " n"]:
 
 
 def check(model: Model, advice: Advice, parameters: Parameters) -> Proved:
-    """Pairs whose margin along the directions is above what the rest may do.
+    """Pairs whose margin along the directions is above what the rest may do.  Theorem: *Directions*.
     Complexity: O(G^2 n rank + G^3 rank)."""
     net, B = network(model), Ball(advice["directions"])
     V = centred_columns(net.U)                                           # what all products share decides nothing
