@@ -65,8 +65,8 @@ def readings(model: Model) -> Explorer:
                       label=LABELS[name], zorder=2 if strong else 1)
         bound, said = found[reading][budget - 1]
         choice(axes, bound.flops, bound.accuracy_lower_bound)
-        axes.legend(loc="center left", fontsize=8.5)
-        plots.flops_axis(axes, 0.7 * min(lengths), 1.5 * max([*lengths, brute]))
+        axes.legend(loc="lower right", fontsize=8.5, handlelength=1.2)
+        plots.flops_axis(axes, 0.7 * min(lengths), 12 * max([*lengths, brute]))
         share_axis(axes, "pairs certified")
         share = percent_lo(bound.correct, bound.total)
         against = (f"1/{brute / bound.flops:.1f} of trying" if bound.flops < brute
@@ -99,8 +99,8 @@ def neurons(model: Model, shown: int = 24) -> Explorer:
             plots.dots(axes, rank[cell], value, 16, colour, 0.5)
             axes.set_ylim(-1.1 * limit, 1.1 * limit)
             axes.set_xticks([])
-            axes.set_xlabel(f"{len(rank)} cosets of {side}")
-            axes.set_title(f"what it reads of {side}", fontsize=9.5)
+            axes.set_xlabel(f"cosets of {side}")
+            axes.set_title(f"reads {side} by {len(rank)} cosets", fontsize=9.5)
             told.append(len(rank))
         axes = figure.add_axes((0.74, 0.17, 0.24, 0.66))
         ordered = w["W_U"][i].sort().values
@@ -108,11 +108,10 @@ def neurons(model: Model, shown: int = 24) -> Explorer:
         axes.set_ylim(-1.1 * votes, 1.1 * votes)
         axes.set_xticks([])
         axes.set_xlabel("products z, in order")
-        axes.set_title("its votes", fontsize=9.5)
         strong = int((ordered * ordered.sum().sign() > ordered.abs().max() / 2).sum())
+        axes.set_title(f"votes strongly on {strong}", fontsize=9.5)
         headline = (f"neuron {neuron}: {told[0]} cells of x, {told[1]} of y; strong votes on {strong} of "
                     f"{len(ordered)} products")
-        figure.suptitle(headline[0].upper() + headline[1:], x=0.08, ha="left", fontsize=10.5, fontweight="bold")
         return headline, f"Three panels of dots: weights by coset of x, by coset of y, and votes in order. {headline}."
 
     return explore(draw, {"neuron": 6}, hint="Neurons come by size. In most of them the dots of a coset lie on one "
@@ -133,7 +132,8 @@ def over_models() -> Explorer:
             plots.dots(axes, ratio, mine.accuracy_lower_bound, 14, colour, 0.5)
             plots.name_points(axes, ratio, mine.accuracy_lower_bound, mine.model)
             mid[strategy] = median(ratio), median(mine.accuracy_lower_bound)
-            axes.annotate(names.STRATEGIES[strategy].label, mid[strategy], (0, -16), ha="center", color=colour, **NOTE)
+            place = ((0, -16), "center") if strategy == "cosets" else ((12, 12), "left")
+            axes.annotate(names.STRATEGIES[strategy].label, mid[strategy], place[0], ha=place[1], color=colour, **NOTE)
         axes.axvline(3, color=plots.NOISE, linewidth=1, linestyle=":")
         axes.axhline(0.95, color=plots.NOISE, linewidth=1, linestyle=":")
         axes.set_xscale("log")

@@ -114,6 +114,7 @@ def margin(story: Story, figure, pair: int) -> tuple[str, str]:
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(1.3 * min(rows.values()), 1.25 * max(rows.values()))
     axes.set_xlabel("logits")
     sure = digits_lo(rows["certified"], 2)
     axes.set_title(f"Right by {sure} logits at least, and proved")

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
@@ -38,7 +39,8 @@ def grid(axes: Axes, lit: Float[Tensor, "q j"], z: Int[Tensor, " q"]) -> None:
     for i, row in enumerate(lit.tolist()):
         for j, value in enumerate(row):
             axes.text(j, i, f"{value:g}", ha="center", va="center", color="white" if value > 2 else "black")
-    axes.plot(z, range(4), "s", markersize=36, markerfacecolor="none", markeredgecolor=plots.CHOICE, markeredgewidth=3)
+    for q, j in enumerate(z.tolist()):
+        axes.add_patch(Rectangle((j - 0.42, q - 0.42), 0.84, 0.84, fill=False, edgecolor=plots.CHOICE, linewidth=3))
     axes.set_xticks(range(4))
     axes.set_yticks(range(4))
     axes.set_xlabel("answer j")
@@ -145,7 +147,7 @@ def margins() -> Explorer:
         starts = {K: [row["K"] for row in found].index(K) for K in dict.fromkeys(row["K"] for row in found)}
         for K, start in starts.items():
             axes.axvline(start - 0.5, color=plots.PALE, linewidth=0.6)
-            axes.annotate(f"K = {K}", (start - 0.3, LIMIT), (0, -10), **NOTE)
+            axes.annotate(f"K = {K}" if not start else str(K), (start - 0.3, LIMIT), (0, -10), **NOTE)
         axes.set_xticks([])
         axes.set_xlabel("networks by number of points, five seeds each (of 12 points one)")
         whole = sum(row[proof]["correct"] == row["total"] for row in found)

@@ -108,7 +108,8 @@ def histogram() -> Explorer:
                                            (predicted, plots.OV, "--", "predicted by chance", 6e5),
                                            (rms, plots.QK, "-", "typical", 6e4)):
             axes.axvline(x, color=colour, linestyle=style, linewidth=1.6)
-            axes.annotate(f"{label}: {x:.3f}", (max(exact, predicted), y), (8, 0), color=colour, **NOTE)
+            place, side = max(exact, predicted), "left" if exact < 1 else "right"
+            axes.annotate(f"{label}: {x:.3f}", (place, y), (8 if exact < 1 else -8, 0), ha=side, color=colour, **NOTE)
         axes.set_xlabel("error of an output")
         axes.set_ylabel("outputs of inputs")
         axes.set_title(f"The worst error is {exact / rms:.0f} times the typical one; chance misses it by "
@@ -159,7 +160,7 @@ def laws() -> Explorer:
             slopes[readout] = np.polyfit(np.log(x), np.log(y), 1)[0]
             axes.plot(x, y, "o-", color=colour, linewidth=2)
             axes.plot(SIZES, [y[-1] * (d / x[-1]) ** law for d in SIZES], ":", color=colour, linewidth=1)
-            axes.annotate(f"{readout}: exponent {slopes[readout]:.2f}", (x[-1], y[-1]), (0, 8), ha="right",
+            axes.annotate(f"{readout}: exponent {slopes[readout]:.2f}", (x[-1], y[-1]), (0, 14), ha="right",
                           color=colour, **NOTE)
         axes.axhline(HALF, color=plots.TRUTH, linestyle="--", linewidth=1)
         log_axes(axes, SIZES, 0.015, 1.2)
