@@ -126,7 +126,9 @@ def main(collections: list[str]) -> None:
         family = zoo.family_of_collection(ERRING.get(collection, collection))
         members = chosen(collection)
         said = dict(family.tells(family.collections[ERRING.get(collection, collection)]))
-        header = {"family": family.name, "sizes": family.sizes(members[0][1], said), "recipe": family.recipe, **said}
+        settings = family.collections.get(collection, {})
+        recipe = family.recipe | {key: value for key, value in settings.items() if key in family.recipe}
+        header = {"family": family.name, "sizes": family.sizes(members[0][1], said), "recipe": recipe, **said}
         zoo.save_collection(collection, header, members)
 
 

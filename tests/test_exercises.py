@@ -75,7 +75,7 @@ WRONG = {
     "groups/1": [(24, 20), (5, 20)], "groups/2": [[0, 0.2, 0.6, 1], [0, 1, 2, 3]], "groups/3": [(0, 0), (1, 2)],
     "groups/4": [{"x_cells": torch.zeros(1, 24, dtype=torch.long), "y_cells": torch.zeros(1, 24, dtype=torch.long),
                   "x_of": torch.zeros(64, dtype=torch.long), "y_of": torch.zeros(64, dtype=torch.long)}, {}],
-    "groups/5": [[0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1], [1, 0, 0, 0, 0, 0, 0]], "groups/6": ["brute_force", "cosets:parts=1"],
+    "groups/5": [[0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1], [1, 0, 0, 0, 0, 0, 0]], "groups/6": ["cosets", "cosets:parts=1"],
     "groups/7": [torch.zeros(6, 6), torch.eye(5)], "groups/8": ["brute_force", "cosets:parts=1"],
 }
 

@@ -118,8 +118,9 @@ def lengths() -> Explorer:
                 f"Lines over K from 3 to 12, logarithmic. At K = {points}: {inputs} inputs, {work} operations to try "
                 f"them, {cells} and {rivals} for the proofs.")
 
-    return explore(draw, {"points": 10}, hint="Trying grows like (K!)^2, the proofs like powers of K. At K = 4 one of "
-                   f"them is hardly shorter. Times assume {SPEED:.0e} operations a second.", height=3.7, points=POINTS)
+    return explore(draw, {"points": 10}, hint="Trying grows like (K!)^2, the proofs like powers of K. At K = 3 one "
+                   f"of them is longer than trying. Times assume {SPEED:.0e} operations a second.", height=3.7,
+                   points=POINTS)
 
 
 def spots(axes: Axes, found: Sequence[dict], name: str, colour: str) -> None:
@@ -158,8 +159,8 @@ def margins() -> Explorer:
                 f"{whole} dots lie above zero.")
 
     return explore(draw, {"proof": "rivals"}, hint="A dash is the least margin that was seen: over all inputs up to 6 "
-                   "points, over a sample from 7 on. A dot below zero is a proof that fails, not a network that does.",
-                   height=3.6, proof={name: STRATEGIES[name].label for name in WAYS})
+                   "points, over a sample from 7 on. A dot below zero is a proof that fails; whether the network does, "
+                   "a sample cannot tell.", height=3.6, proof={name: STRATEGIES[name].label for name in WAYS})
 
 
 def penalty() -> Explorer:
@@ -194,8 +195,8 @@ def penalty() -> Explorer:
                 f"least margin {true}, median certified {known}; {whole} of {n} certified whole.")
 
     start = min(range(len(strengths)), key=lambda i: abs(strengths[i] - note["recipe_l1"]))
-    return explore(draw, {"penalty": start}, hint="Weak, and the network is right but nothing proves it; strong, and "
-                   "its margin goes. What lies below the axis stands at its edge.", height=3.6,
+    return explore(draw, {"penalty": start}, hint="Weak, and the networks are right but no proof reaches all inputs; "
+                   "strong, and their margin goes. What lies below the axis stands at its edge.", height=3.6,
                    penalty={i: f"{s:g}" for i, s in enumerate(strengths)})
 
 

@@ -24,7 +24,7 @@ def gap(a: Float[Tensor, " K"]) -> float:
 def circuit(a: Float[Tensor, " K"]) -> dict[str, Tensor]:
     """Tensors of the network with 2 K^2 neurons whose logit of j at q is -|a at x^-1(j) - a at y(q)|.
 
-    Its margin is the smallest gap between two numbers.  Theorem: *Composition by a distance*.
+    Its margin is the smallest gap between two numbers.
     """
     K = len(a)
     eye = torch.eye(K)
