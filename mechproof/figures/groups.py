@@ -128,8 +128,8 @@ def neurons(model: Model) -> Explorer:
         return headline, f"Three panels of dots: weights by coset of x, by coset of y, and votes in order. {headline}."
 
     return explore(draw, {"neuron": min(4, len(order))}, hint="Neurons come by the number of their cosets of y, the "
-                   "largest few of each. In most the dots of a coset lie on one line. Two cosets tell the sign, 5 where "
-                   "a point goes.", height=3.3, neuron=range(1, len(order) + 1))
+                   "largest few of each. In most the dots of a coset lie on one line. Two cosets tell the sign, 5 "
+                   "where a point goes.", height=3.3, neuron=range(1, len(order) + 1))
 
 
 def over_models() -> Explorer:
