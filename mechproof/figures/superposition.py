@@ -228,8 +228,8 @@ def made(s: int) -> list[Made]:
 def line() -> Explorer:
     """Proved worst error against neurons: chance, designs, training."""
     lines, others = {s: random_line(s) for s in (2, 3)}, {s: made(s) for s in (2, 3)}
-    looks = {"design": (plots.QK, "D", "design"), "examples": (plots.OV, "s", "trained on examples"),
-             "proof": (plots.EU, "^", "trained against its proof")}
+    looks = {"design": (plots.QK, "D", "design"), "examples": (plots.OV, "s", "trained: examples"),
+             "proof": (plots.EU, "^", "trained: proof")}
 
     def draw(figure, on: int):
         axes, law = figure.add_axes((0.1, 0.16, 0.87, 0.7)), lines[on]
@@ -246,11 +246,11 @@ def line() -> Explorer:
             if not 0.95 < other / proved < 1.05:
                 axes.plot([at, at], [other, proved], ":", color=colour, linewidth=1)
                 axes.plot(at, other, mark, color="white", markersize=6, markeredgecolor=colour)
-            said = label + (f", m = {m}" if m != M else "")
-            axes.annotate(said, (at, proved), (9, -4), color=colour, **NOTE)
+            said = label if m == M else f"m = {m}"
+            axes.annotate(said, (at, proved), (4, -17) if name == "proof" else (9, -4), color=colour, **NOTE)
         axes.axhline(HALF, color=plots.TRUTH, linestyle="--", linewidth=1)
         axes.annotate("1/2", (19000, HALF), (0, 3), ha="right", color=plots.TRUTH, **NOTE)
-        axes.axvline(comb(M, 2), color=plots.TRUTH, linestyle=":", linewidth=1)
+        axes.axvline(comb(M, 2), 0.7, 1, color=plots.TRUTH, linestyle=":", linewidth=1)
         axes.annotate(f"{comb(M, 2)}: a neuron a pair, no error", (comb(M, 2), 3.4), (5, 0), color=plots.TRUTH, **NOTE)
         log_axes(axes, LINE, 0.025, 5)
         axes.set_xlim(48, 20000)
@@ -265,9 +265,9 @@ def line() -> Explorer:
                 + ", ".join(f"{d} neurons {y:.2f}" for d, y in half.items()) + f". Others: {shown}.")
 
     return explore(draw, {"on": 2}, hint="Filled marks are what is proved. Hollow: the exact worst error of what was "
-                   "trained, and designs without constants. Marks without an m have 32 features. With two on, 128 "
-                   "neurons trained on examples are right everywhere, and this proof of it says nothing. Put a third "
-                   "feature on.", height=3.8, on=(2, 3))
+                   "trained, and designs without constants. Marks without an m are of 32 features, as is the line. "
+                   "With two on, 128 neurons trained on examples are right everywhere, and this proof of it says "
+                   "nothing. Put a third feature on.", height=3.8, on=(2, 3))
 
 
 SHARE, INPUTS = 3.0, 25
