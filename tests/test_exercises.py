@@ -71,7 +71,7 @@ WRONG = {
     "superposition/1": [(992, 4960), (496, 32768)], "superposition/2": [1.0, 0.25], "superposition/3": [(0, 1), (30, 31)],
     "superposition/4": [9, 7], "superposition/5": [737, 739], "superposition/6": [torch.ones(5, 3), torch.ones(4, 4)],
     "superposition/7": [mp.load("u-and-proof/0"), mp.load("u-and-256/0")],
-    "superposition/8": [mp.load("u-and-proof/0"), mp.load("u-and-design-130/0")],
+    "superposition/8": [mp.load("u-and-proof/0"), mp.load("u-and-design-62/0")],
     "groups/1": [(24, 20), (5, 20)], "groups/2": [[0, 0.2, 0.6, 1], [0, 1, 2, 3]], "groups/3": [(0, 0), (1, 2)],
     "groups/4": [{"x_cells": torch.zeros(1, 24, dtype=torch.long), "y_cells": torch.zeros(1, 24, dtype=torch.long),
                   "x_of": torch.zeros(64, dtype=torch.long), "y_of": torch.zeros(64, dtype=torch.long)}, {}],

@@ -88,7 +88,8 @@ def neurons(d: int = 1024, p: float = 0.22, s: int = 2, readout: str = "plain") 
 
     start = {"neurons": d, "p": round(100 * p), "on": s, "readout": readout, "input": "worst"}
     return explore(draw, start, hint="White neurons lack one of the two features, grey ones are silent, blue fire "
-                   "once, red more. Take fewer neurons, then the other readout; put a third feature on.", height=3.4,
+                   "once, red more (which takes three on). Take fewer neurons, then the other readout; put a third "
+                   "feature on.", height=3.4,
                    neurons=(256, 1024), p=P, on=(2, 3), readout=("plain", "contrast"),
                    input={"worst": "the worst", "first": "the first"})
 
@@ -111,7 +112,7 @@ def histogram() -> Explorer:
             place, side = max(exact, predicted), "left" if exact < 1 else "right"
             axes.annotate(f"{label}: {x:.3f}", (place, y), (8 if exact < 1 else -8, 0), ha=side, color=colour, **NOTE)
         axes.set_xlabel("error of an output")
-        axes.set_ylabel("outputs of inputs")
+        axes.set_ylabel("number of outputs, all inputs")
         axes.set_title(f"The worst error is {exact / rms:.0f} times the typical one; chance misses it by "
                        f"{100 * abs(predicted / exact - 1):.0f}%")
         return (f"{neurons} neurons, {on} on: worst {exact:.3f}, predicted {predicted:.3f}",
@@ -160,28 +161,32 @@ def laws() -> Explorer:
             slopes[readout] = np.polyfit(np.log(x), np.log(y), 1)[0]
             axes.plot(x, y, "o-", color=colour, linewidth=2)
             axes.plot(SIZES, [y[-1] * (d / x[-1]) ** law for d in SIZES], ":", color=colour, linewidth=1)
-            axes.annotate(f"{readout}: exponent {slopes[readout]:.2f}", (x[-1], y[-1]), (0, 14), ha="right",
-                          color=colour, **NOTE)
+            axes.annotate(f"{readout}: exponent {slopes[readout]:.2f}", (x[-3], y[-3]), (8, 6), color=colour, **NOTE)
         axes.axhline(HALF, color=plots.TRUTH, linestyle="--", linewidth=1)
         log_axes(axes, SIZES, 0.015, 1.2)
         axes.set_xlabel("neurons d")
         axes.set_ylabel(f"{error} error")
         said = ", ".join(f"{readout} {fitted:.2f}" for readout, fitted in slopes.items())
-        axes.set_title(f"The readout alone changes the law; exponents: {said}")
+        axes.annotate("1/2", (SIZES[-1], HALF), (0, 3), ha="right", color=plots.TRUTH, **NOTE)
+        axes.set_title(f"The {error} error falls as a power of d: {said}")
         return (f"{error} error, two on, exponents of d: {said}",
                 f"Lines of the {error} error against neurons, logarithmic. Fitted exponents: {said}; dotted lines have "
                 "-1/3 and -1/2.")
 
-    return explore(draw, {"error": "worst", "p": "best"}, hint="Fix p: then the plain readout is left with its bias p "
-                   "however many neurons there are, and its line turns flat. The contrast has no bias.", height=3.6,
+    return explore(draw, {"error": "worst", "p": "best"}, hint="Dotted: exponents -1/3 and -1/2. Below the dashed "
+                   "line every input is right. Fix p: the plain readout keeps its bias p however many neurons there "
+                   "are, and the larger p, the flatter its line. The contrast has no bias.", height=3.6,
                    error=("worst", "typical"),
                    p={"best": "the best for each d"} | {str(k / 100): v for k, v in P.items()})
 
 
+LINE = (64, 128, *SIZES, 8192, 16384)
+
+
 def random_line(s: int, seeds: int = 3) -> dict[int, float]:
-    """Neurons -> the exact worst error of random networks, mean of some seeds at the best share of ones."""
+    """Neurons -> the exact worst error of random networks (half of it with constants), mean of seeds, best share."""
     found = {}
-    for d in (*SIZES, 8192, 16384):
+    for d in LINE:
         means = []
         for p in SHARES:
             every = [network(d, p, s, seed=seed) for seed in range(seeds)]
@@ -190,8 +195,14 @@ def random_line(s: int, seeds: int = 3) -> dict[int, float]:
     return found
 
 
+def reach(law: dict[int, float], error: float) -> float:
+    """The neurons at which a falling line has this error, between its points by powers; inf beyond them."""
+    found = np.interp(np.log(error), np.log([*law.values()][::-1]), np.log([*law][::-1]), left=np.inf)
+    return float(np.exp(found))
+
+
 class Made(NamedTuple):
-    """A network that was not drawn: neurons, features, what is proved of its worst error, and the exact one."""
+    """A network that was not drawn: neurons, features, its worst error, proved and exact (designs: with constants)."""
 
     name: str
     d: int
@@ -205,7 +216,7 @@ def made(s: int) -> list[Made]:
     found = []
     for q, kind in ((5, "halves"), (5, "circles"), (7, "circles"), (5, "quadruples")):
         m, d = (W := designs.design(kind, q)).shape
-        worst = float(designs.error(m, int(W[:, 0].sum()), s))
+        worst = float(designs.error(m, int(W[:, 0].sum()), s)) / 2
         found.append(Made("design", d, m, worst, worst))
     for name in ("u-and-examples", "u-and-proof") if s == 2 else ("u-and-proof-s3",):
         model = mp.load(f"{name}/0")
@@ -217,38 +228,46 @@ def made(s: int) -> list[Made]:
 def line() -> Explorer:
     """Proved worst error against neurons: chance, designs, training."""
     lines, others = {s: random_line(s) for s in (2, 3)}, {s: made(s) for s in (2, 3)}
-    looks = {"design": (plots.QK, "D", "design"), "examples": (plots.OV, "s", "trained on examples"),
-             "proof": (plots.EU, "^", "trained against its proof")}
+    looks = {"design": (plots.QK, "D", "design"), "examples": (plots.OV, "s", "trained: examples"),
+             "proof": (plots.EU, "^", "trained: proof")}
 
     def draw(figure, on: int):
         axes, law = figure.add_axes((0.1, 0.16, 0.87, 0.7)), lines[on]
-        axes.plot([*law], [*law.values()], "o-", color=plots.NOISE, linewidth=2)
-        axes.annotate("random, exact", (4096, law[4096]), (4, 8), color=plots.NOISE, **NOTE)
+        half = {d: y / 2 for d, y in law.items()}
+        axes.plot([*law], [*law.values()], "o--", color=plots.NOISE, linewidth=1.2, markersize=4)
+        axes.plot([*half], [*half.values()], "o-", color=plots.NOISE, linewidth=2)
+        axes.annotate("random, plain", (4096, law[4096]), (4, 8), color=plots.NOISE, **NOTE)
+        axes.annotate("random, with constants", (8192, half[8192]), (0, -18), ha="right", color=plots.NOISE, **NOTE)
         for name, d, m, proved, worst in others[on]:
             colour, mark, label = looks[name]
-            axes.plot(d, min(proved, 4.4), mark, color=colour, markersize=9, markeredgecolor="black")
-            if proved > worst * 1.05:
-                axes.plot([d, d], [worst, min(proved, 4.4)], ":", color=colour, linewidth=1)
-                axes.plot(d, worst, mark, color="white", markersize=7, markeredgecolor=colour)
-            said = label + (f", m = {m}" if m != M else "")
-            axes.annotate(said, (d, min(proved, 4.4)), (8, 4 if d == 62 else -4), color=colour, **NOTE)
+            at = d * 0.9 if name == "examples" else d                    # else it hides under the other one
+            axes.plot(at, proved, mark, color=colour, markersize=9, markeredgecolor="black")
+            other = 2 * proved if name == "design" else worst            # a design without constants
+            if not 0.95 < other / proved < 1.05:
+                axes.plot([at, at], [other, proved], ":", color=colour, linewidth=1)
+                axes.plot(at, other, mark, color="white", markersize=6, markeredgecolor=colour)
+            said = label if m == M else f"m = {m}"
+            axes.annotate(said, (at, proved), (4, -17) if name == "proof" else (9, -4), color=colour, **NOTE)
         axes.axhline(HALF, color=plots.TRUTH, linestyle="--", linewidth=1)
-        log_axes(axes, (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384), 0.05, 5)
+        axes.annotate("1/2", (19000, HALF), (0, 3), ha="right", color=plots.TRUTH, **NOTE)
+        axes.axvline(comb(M, 2), 0.7, 1, color=plots.TRUTH, linestyle=":", linewidth=1)
+        axes.annotate(f"{comb(M, 2)}: a neuron a pair, no error", (comb(M, 2), 3.4), (5, 0), color=plots.TRUTH, **NOTE)
+        log_axes(axes, LINE, 0.025, 5)
         axes.set_xlim(48, 20000)
         axes.set_xlabel("neurons d")
         axes.set_ylabel("worst error that is proved")
         best = next(o for o in others[on] if o.name == "proof")
-        needs = next((d for d, y in law.items() if y <= best.proved), None)
-        said = f"takes {needs / best.d:.3g} times" if needs else f"takes more than {16384 // best.d} times"
-        axes.set_title(f"Chance {said} the neurons of training against the proof")
+        times = [f"{reach(x, best.proved) / best.d:.2g}" for x in (half, law)]
+        axes.set_title(f"Chance takes {times[0]} times the neurons of training, {times[1]} without constants")
         shown = ", ".join(f"{o.name} {o.d} neurons, proved {o.proved:.2f}, true {o.worst:.2f}" for o in others[on])
         return (f"{on} on: {best.d} neurons trained against the proof are proved right within {best.proved:.3f}",
-                "Worst proved error against neurons. Random: "
-                + ", ".join(f"{d} neurons {y:.2f}" for d, y in law.items()) + f". Others: {shown}.")
+                "Worst proved error against neurons. Random with constants, and twice that without: "
+                + ", ".join(f"{d} neurons {y:.2f}" for d, y in half.items()) + f". Others: {shown}.")
 
-    return explore(draw, {"on": 2}, hint="Filled marks are what is proved, hollow ones the exact worst error. With two "
-                   "on, 128 neurons trained on examples are right everywhere, and this proof of it says nothing. Put a "
-                   "third feature on.", height=3.8, on=(2, 3))
+    return explore(draw, {"on": 2}, hint="Filled marks are what is proved. Hollow: the exact worst error of what was "
+                   "trained, and designs without constants. Marks without an m are of 32 features, as is the line. "
+                   "With two on, 128 neurons trained on examples are right everywhere, and this proof of it says "
+                   "nothing. Put a third feature on.", height=3.8, on=(2, 3))
 
 
 SHARE, INPUTS = 3.0, 25
@@ -297,17 +316,18 @@ def superposed() -> Explorer:
         if across == "sigma":
             axes.plot([0.1, 1.3], [x / (2 * pi) ** 0.5 for x in (0.1, 1.3)], "--", color=plots.TRUTH, linewidth=1)
         log_axes(axes, [0.1, 0.2, 0.5, 1] if across == "sigma" else [64, 256, 1024, 4096], 0.02, 0.8)
-        axes.set_xlabel("sigma = sqrt(s m p / d)" if across == "sigma" else "features m")
-        axes.set_ylabel("excess error")
-        axes.set_title("Superposition costs what sigma says, whatever the sizes" if across == "sigma" else
-                       f"For the same cost m may grow as d to the {-by_d / by_m:.2f}")
+        axes.set_xlabel("sigma = sqrt(s m p / D), D = d" if across == "sigma" else "features m")
+        axes.set_ylabel("mean excess error")
+        axes.set_title(f"Superposition costs what sigma says, within {max(abs(x - 1) for x in ratios):.0%}"
+                       if across == "sigma" else
+                       f"At the same mean excess m grows as d to the {-by_d / by_m:.2f}")
         return (f"measured over predicted: {sum(ratios) / len(ratios):.2f} on average",
                 f"Excess error of {len(GRID)} sizes against {across}. Measured over sigma / sqrt(2 pi): from "
                 f"{min(ratios):.2f} to {max(ratios):.2f}. Fitted: d^{by_d:.2f} m^{by_m:.2f}.")
 
-    return explore(draw, {"across": "sigma"}, hint="Against the number of features every width has a line of its own; "
-                   "against sigma they are one. The dashed line is sigma / sqrt(2 pi), with nothing fitted.",
-                   height=3.5, across={"sigma": "sigma", "m": "features"})
+    return explore(draw, {"across": "sigma"}, hint="Three on. Against the number of features every width has a line "
+                   "of its own; against sigma they are nearly one. The dashed line is sigma / sqrt(2 pi), with nothing "
+                   "fitted.", height=3.5, across={"sigma": "sigma", "m": "features"})
 
 
 DEPTH, TOWER = 8, (128, 1024, 8)
@@ -325,12 +345,21 @@ def tower(D: int, on: int, wires: str) -> tuple[list[float], list[float], bool]:
     return *rms, all(zone.dead for zone in layers.certified(made, on))
 
 
+def constant(on: int) -> float:
+    """The root mean square error where no two features share a neuron: what is off is written as -mu / (1 - mu)."""
+    m, d, each = TOWER
+    mu = 1 - (1 - each / d) ** on
+    return mu / (1 - mu) * (1 - on / m) ** 0.5
+
+
 def depth() -> Explorer:
     """Errors layer by layer, with and without correction."""
     def draw(figure, width: int, on: int, wires: str):
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.7))
-        corrected, plainly, certified = tower(width, on, wires)
+        (corrected, plainly, certified), rest = tower(width, on, wires), constant(on)
         steps = range(1, DEPTH + 1)
+        axes.axhline(rest, color=plots.TRUTH, linestyle=":", linewidth=1)
+        axes.annotate("without any noise", (1, rest), (0, -14), color=plots.TRUTH, **NOTE)
         axes.plot(steps, plainly, "s--", color=plots.NOISE, linewidth=1.5)
         axes.plot(steps, corrected, "o-", color=plots.EU if certified else plots.OV, linewidth=2.5)
         axes.annotate("without correction", (4, plainly[3]), (-4, 6), ha="right", color=plots.NOISE, **NOTE)
@@ -343,10 +372,11 @@ def depth() -> Explorer:
         axes.set_title(f"After {DEPTH} layers {corrected[-1]:.3f}, without correction {plainly[-1]:.2f}: {says}")
         return (f"{TOWER[0]} features in {width} numbers, {on} on, {wires} wires: {says}",
                 f"Errors by layer, logarithmic. Corrected from {corrected[0]:.3f} to {corrected[-1]:.3f}, without from "
-                f"{plainly[0]:.3f} to {plainly[-1]:.2f}; {says}.")
+                f"{plainly[0]:.3f} to {plainly[-1]:.2f}; without any noise {rest:.3f}; {says}.")
 
-    return explore(draw, {"width": 64, "on": 3, "wires": "spread"}, hint="Take random wires: now some neuron misreads, "
-                   "and its error comes back in the next layer. Then change how many are on.", height=3.5,
+    return explore(draw, {"width": 64, "on": 3, "wires": "spread"}, hint="Dotted: the constant that is written for "
+                   "features that are off. Take random wires: some gate is not its OR, and that error is read again by "
+                   "the next layer. Then change how many are on.", height=3.5,
                    width=(64, 128), on=(2, 3, 4), wires=("spread", "random"))
 
 

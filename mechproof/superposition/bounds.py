@@ -7,8 +7,9 @@ relu(y), and relu(x) >= t x for t = 0 or 1.  So with i on and j off, sharing wha
 
 neuron by neuron, and the readout makes of it a number for every output and other feature: a positive entry of R takes
 the upper end, a negative one the lower.  Likewise with neither on (e = b/s, s others) and with both on (e = (A_i +
-A_j + b)/(s-2), s - 2 others).  One other alone is no bound but the neuron itself.  An output can be wrong only where
-the numbers of the features that are on add up to the distance from 1/2.
+A_j + b)/(s-2), s - 2 others).  One other alone is no bound but the neuron itself (t = 1 where A_a + e > 0); without
+others (s = 2, both on) the output is computed.  An output can be wrong only where the numbers of the features that are
+on add up to the distance from 1/2.
 
 For W_in of zeros and ones, b = -1 and the plain readout the sum with i on is the very error (*Worst input*).
 

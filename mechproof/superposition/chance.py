@@ -2,7 +2,8 @@
 
 Problem: is the certified worst error of a random construction an accident of its weights?  Idea: for every pair and
 every s - 1 other features the sum of their q (plain.py) is Bin((s - 1) g, p) / g with g ~ Bin(d, p^2), as if all were
-drawn anew. There are C(m, 2) C(m - 2, s - 1) of them; the prediction is the t that one of them is expected to reach.
+drawn anew and independently. There are C(m, 2) C(m - 2, s - 1) of them; the prediction is the t at which the expected
+number of sums that are at least t is 1.
 
 Source: the first moment of the number of sums above t, as usual for extreme values; that it is met is measured in the
 book.

@@ -5,16 +5,18 @@ worst input.  Idea: a 3-design, features as points and neurons as blocks of k of
 share the same number of neurons, l.  Then any two share l (m - 2) / (k - 2), and every q of *Worst input* is the
 same:
 
-*Theorem (Designs).* The worst error of a 3-design is (s - 1) (k - 2) / (m - 2), for every s.  If any three share one
-neuron (l = 1), no plain network whose every pair shares a neuron with a third feature has a smaller one at s = 2 with
-fewer neurons.
+*Theorem (Designs).* The worst error of a 3-design with k >= 3 is (s - 1) (k - 2) / (m - 2), for 2 <= s <= m - 1, and
+half of that with constants.  If any three share one neuron (l = 1), no plain network whose every pair shares a neuron
+with a third feature has a smaller one at s = 2 with fewer neurons; nor has one with constants, whatever they are, a
+smaller one than the half.
 
 *Proof.* q = l / (l (m - 2) / (k - 2)), and the first sentence is *Worst input*.  Let a network with d neurons, n_k
 features on neuron k, have the worst error e at s = 2.  Some q of a pair is positive, hence at least 1 over the size
 of its G: |G| >= 1/e, and with N = sum of C(n_k, 2) = sum of |G|: N >= C(m, 2) / e.  All q of a pair add up to at most
 e (m - 2), so that sum of C(n_k, 2) (n_k - 2) <= e (m - 2) N.  As a function of x = C(n, 2), x (n - 2) is convex, so
 n* with C(n*, 2) = N / d has n* - 2 <= e (m - 2), and d = N / C(n*, 2) >= m (m - 1) / (e k (k - 1)) with k = e (m - 2)
-+ 2, which is what a design with l = 1 has.
++ 2, which is what a design with l = 1 has.  At s = 2 an output's errors are 0, with both on, and its e_ij: no constant
+makes the larger of them less than e_ij / 2.
 
 Source: designs are classical (Hadamard 3-designs, Steiner quadruple systems, inversive planes); the use of them here
 is new to us.

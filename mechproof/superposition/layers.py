@@ -4,15 +4,16 @@ Problem: m features on, or off, as a vector y = x Phi of D < m numbers; whatever
 adds noise, and depth multiplies it.  Idea: each feature has some neurons (W, zeros and ones) and neuron k asks
 whether any of its features is on,
 
-    z = W^T Phi y,  g = clip((z - LOW)/(HIGH - LOW), 0, 1) (two ReLUs),  x^_i = (mean of g over N_i - mu) / (1 - mu),
+    z = y Phi^T W,  g = clip((z - LOW)/(HIGH - LOW), 0, 1) (two ReLUs),  x^_i = (mean of g over N_i - mu) / (1 - mu),
 
 mu = 1 - (1 - p)^s with p the share of ones: what is expected of a feature that is off.  The next state is x^ Phi'
 with other Phi'.
 
-*Theorem (Layers).* Suppose that for every input z is at most LOW for the neurons none of whose features is on, and at
-least HIGH for the others, both where a layer reads the first state and where it reads what the layer before wrote
-from exact gates. Then g is exactly that OR, and the state after every layer is a function of the input alone: errors
-do not add up at any depth. *Proof.* Induction: a gate in its dead zone forgets z.
+*Theorem (Layers).* The first state is x Phi with x of zeros and ones.  Suppose that for every input z is at most LOW
+for the neurons none of whose features is on, and at least HIGH for the others, both where the first layer reads the
+first state and, for every two consecutive layers, where the second reads what the first writes from exact gates.  Then
+g is exactly that OR in every layer, and each layer writes what it writes from exact ORs, whatever came before: errors
+do not add up.  *Proof.* Induction: a gate in its dead zone forgets z.
 
 The two suppositions are bounded over all C(m, s) inputs feature by feature.  With OR_l <= n_l = sum of W_al and OR_l
 >= n_l - (pairs of features that are on and share l), what was written and is read is
@@ -82,7 +83,7 @@ def tower(shape: tuple[int, int, int, int], depth: int, seed: int, spread: bool 
 
 
 def level(W: Float[Tensor, "m d"], s: int) -> float:
-    """mu: no oracle, but a formula of sizes and sparsity."""
+    """mu: a formula of sizes and sparsity, which knows nothing of the input."""
     with cost.charge(W.numel(), "the share of ones"):
         return 1 - (1 - float(W.mean())) ** s
 
