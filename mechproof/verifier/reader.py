@@ -180,29 +180,35 @@ def model_of(tensors: Arrays, metadata: dict[str, Any]) -> Model:
         # as circuits.py widens it
         sizes["d"] += any(name in shapes for name in OPTIONAL[kind])
     said = of_layer(tensors, metadata, sizes) if kind == "layer" else alike(kind, metadata, sizes)
-    if kind == "stripped":
-        text = metadata.get("n_ctx")
-        require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5,
-                "model metadata does not say n_ctx")
-        sizes["n"] = int(text)
-    if kind == "superposition":
-        require("readout" in metadata, "model metadata does not say readout")
-        sizes["n"] = superposition.check_sizes(tensors, metadata.get("sparsity"))
-    if kind == "pizza":
-        p = sizes["v"]
-        require(p > 2 and all(p % k for k in range(2, int(p**0.5) + 1)), f"model has {p} classes, not an odd prime")
-        require(sizes["e"] == p + 1 and sizes["p"] == 3, f"model has {sizes['e']} tokens at {sizes['p']} positions, "
-                                                         f"not {p + 1} at 3")
-        sizes["n"] = 2                                                                  # what it reads besides the sign
-    if kind == "permutations":
-        require(sizes["v"] > 2, f"model has {sizes['v']} points; permutations of three or more are read")
-        sizes["n"] = 2 * sizes["v"]
+    sizes |= positions(kind, tensors, metadata, sizes)
     for letter, x in sizes.items():
         name = {"v": "d_vocab", "n": "n_ctx", "k": "neurons"}.get(letter, "width")
         # a fixed query leaves one other token at least
         require((1 if name in ("width", "neurons") or kind == "layer" else 2) <= x <= MOST[name],
                 f"model has {name} {x}; at most {MOST[name]} can be checked")
     return Model({name: tensors[name] for name in shapes}, sizes, kind, said)
+
+
+def positions(kind: str, tensors: Arrays, metadata: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
+    """How many tokens an input has, where no tensor of its own says so: {"n": ...}, or nothing."""
+    if kind == "stripped":
+        text = metadata.get("n_ctx")
+        require(isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 5,
+                "model metadata does not say n_ctx")
+        return {"n": int(text)}
+    if kind == "superposition":
+        require("readout" in metadata, "model metadata does not say readout")
+        return {"n": superposition.check_sizes(tensors, metadata.get("sparsity"))}
+    if kind == "pizza":
+        p = sizes["v"]
+        require(p > 2 and all(p % k for k in range(2, int(p**0.5) + 1)), f"model has {p} classes, not an odd prime")
+        require(sizes["e"] == p + 1 and sizes["p"] == 3, f"model has {sizes['e']} tokens at {sizes['p']} positions, "
+                                                         f"not {p + 1} at 3")
+        return {"n": 2}                                                                 # what it reads besides the sign
+    if kind == "permutations":
+        require(sizes["v"] > 2, f"model has {sizes['v']} points; permutations of three or more are read")
+        return {"n": 2 * sizes["v"]}
+    return {}
 
 
 def nothing_else(tensors: Arrays, shapes: dict[str, str], kind: str) -> None:
