@@ -78,7 +78,7 @@ def circuit() -> Explorer:
 
     return explore(draw, {"x": "turn", "y": "swap", "candidate": "middle two swapped", "numbers": "even"},
                    hint="Only the right z meets no lit neuron; every other one runs into some, and pays. With uneven "
-                   "numbers two answers come close: the margin is the smallest gap between two of the numbers.",
+                   "numbers a wrong answer comes close: the margin is the smallest gap between two of the numbers.",
                    height=3.6, x=[*SHOWN], y=[*SHOWN], candidate=[*CANDIDATES], numbers=[*NUMBERS])
 
 
