@@ -2,7 +2,7 @@
 
     python benchmarks/build_vectors.py
 
-Two small networks (one stripped) and five shipped; for every strategy a certificate that holds, and the ways in which one may not.
+Two small networks (one stripped) and one shipped of every other kind; for every strategy a certificate that holds, and the ways in which one may not.
 index.json lists {certificate, model, code, why}.
 """
 

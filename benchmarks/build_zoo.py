@@ -126,9 +126,7 @@ def main(collections: list[str]) -> None:
         family = zoo.family_of_collection(ERRING.get(collection, collection))
         members = chosen(collection)
         said = dict(family.tells(family.collections[ERRING.get(collection, collection)]))
-        settings = family.collections.get(collection, {})
-        recipe = family.recipe | {key: value for key, value in settings.items() if key in family.recipe}
-        header = {"family": family.name, "sizes": family.sizes(members[0][1], said), "recipe": recipe, **said}
+        header = {"family": family.name, "sizes": family.sizes(members[0][1], said), "recipe": family.recipe_of(collection), **said}
         zoo.save_collection(collection, header, members)
 
 

@@ -115,7 +115,7 @@ PURPOSE = {"max-of-4": "the paper's setting: chapters one and three, the chapter
            "group-s4": "composition in S4", "group-a5": "composition in A5", "group-d12": "composition in D12",
            "pizza-113": "chapter two, and the MLP of chapter three", "pizza-31": "a smaller modulus", "pizza-59": "a smaller modulus",
            "pizza-227": "a larger modulus: what grows how fast", "pizza-113-biases": "neurons with biases",
-           "pizza-113-messy": "trained without weight decay: no clean keys to find",
+           "pizza-113-messy": "trained at a learning rate that does not fall: no clean keys to find",
            "pizza-113-wrong": "one network that errs: a certificate must not reach 100%",
            "u-and-256": "all ANDs of 32 features from random neurons: too few of them", "u-and-1024": "the same, at the brink",
            "u-and-design-62": "neurons by a Hadamard 3-design: right wherever two are on",

@@ -106,10 +106,9 @@ def verify(args) -> int:
     if args.model.endswith(".safetensors") or Path(args.model).is_file():
         verdict = verifier.verify(args.certificate, args.model)
     else:
-        import mechproof as mp
-        model = mp.load(args.model)
-        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))} | {
-            key: str(model.metadata[key]) for key in ("sparsity", "readout") if key in model.metadata}
+        from . import zoo
+        model = zoo.load(args.model)
+        names = {"n_ctx": str(model.sizes.get("n_ctx", ""))} | zoo.told(model)
         tensors = {name: t.numpy() for name, t in model.tensors.items()}
         verdict = verifier.verify_tensors(args.certificate, tensors, names)
     print(verdict.line, file=sys.stderr if verdict.code == 2 else sys.stdout)
@@ -144,7 +143,7 @@ def train(args) -> None:
     tensors = family.train(settings, args.seed, progress=partial(tqdm, disable=None, unit="step"))
     said = family.answers | dict(family.tells(settings))
     zoo.save_atomically(path, tensors, said | {"collection": args.collection, "seed": str(args.seed),
-                                               "recipe": json.dumps(family.recipe)})
+                                               "recipe": json.dumps(family.recipe_of(args.collection))})
     print(f"{path}: {zoo.load(path).sha256}")
 
 

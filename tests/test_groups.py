@@ -305,4 +305,12 @@ def test_bounds_of_all_seeds_are_those_of_the_networks_that_ship():
             assert truth["sha256"] == shipped[model]["sha256"] and truth["correct"] == shipped[model]["accuracy"]["correct"]
     for model in ("group-s5/0", "group-a5/1", "group-s4/2", "group-d12/0"):
         row = next(row for row in found[model.partition("/")[0]] if row["model"] == model and row["strategy"] == "cosets")
-        assert mp.prove(mp.load(model), "cosets").correct == row["correct"]
+        bound = mp.prove(mp.load(model), "cosets")
+        assert bound.correct == row["correct"] and bound.flops == pytest.approx(row["flops"], rel=1e-3)
+
+
+def test_a_network_says_the_recipe_that_it_was_trained_by():
+    """Also where its collection changes the family's."""
+    for model, said in (("group-s5/0", 2e-5), ("group-s5-decay/0", 0.0), ("group-a5/0", 2e-5)):
+        assert mp.load(model).metadata["recipe"]["votes"] == said
+    assert mp.load("group-a5/0").metadata["recipe"]["share"] == 0.9

@@ -36,6 +36,10 @@ class Story:
         net = self.net
         return torch.relu(net.L.mid[x] + net.b_in.mid + net.R.mid[y]) @ net.U.mid + net.b_U.mid
 
+    def lead(self, logits: torch.Tensor, s: int) -> float:
+        """Of the right product over the best of the others."""
+        return float(logits[s] - logits.scatter(0, torch.tensor(s), -torch.inf).amax())
+
     def said(self, pair: int) -> tuple[int, int, int, str]:
         """x, y, their product, and these in words."""
         x, y = PAIRS[pair]
@@ -58,9 +62,8 @@ def answer(story: Story, figure, pair: int) -> tuple[str, str]:
     logits = story.logits(x, y)
     axes.bar(range(len(logits)), logits, color=[plots.CHOICE if z == s else plots.PALE for z in range(len(logits))])
     products(axes, story, s)
-    lead = float(logits[s] - logits.scatter(0, torch.tensor(s), -torch.inf).amax())
-    axes.set_title(f"{said}: right by {digits_lo(lead, 2)} logits")
-    by = f"by {digits_lo(lead, 2)} logits"
+    by = f"by {digits_lo(story.lead(logits, s), 2)} logits"
+    axes.set_title(f"{said}: right {by}")
     return f"{said}: right {by}", f"Bars of all 24 logits. {said}, ahead {by}."
 
 
@@ -102,10 +105,9 @@ def margin(story: Story, figure, pair: int) -> tuple[str, str]:
     """From the lead in cells to what is certified."""
     axes = figure.add_axes((0.24, 0.16, 0.7, 0.7))
     x, y, s, said = story.said(pair)
-    lead = lambda logits: float(logits[s] - logits.scatter(0, torch.tensor(s), -torch.inf).amax())
-    main = lead(story.main[x, y])
+    main = story.lead(story.main[x, y], s)
     of_x, of_y = float(story.told.slack_x.mid[x, s]), float(story.told.slack_y.mid[y, s])
-    rows = {"the network's lead": lead(story.logits(x, y)), "lead from cells": main, "not told of x": -of_x,
+    rows = {"the network's lead": story.lead(story.logits(x, y), s), "lead from cells": main, "not told of x": -of_x,
             "not told of y": -of_y, "certified": main - of_x - of_y}
     colours = (plots.NOISE, plots.QK, plots.OV, plots.OV, plots.CHOICE)
     for i, (value, colour) in enumerate(zip(rows.values(), colours)):

@@ -228,6 +228,11 @@ class Family:
     # right ones of so many random inputs, run as anybody would: no proof, but it tells whether a file was understood
     sampled: Callable[[Model, int], int] | None = None
 
+    def recipe_of(self, collection: str) -> dict[str, Any]:
+        """The recipe, with what a collection changes of it."""
+        settings = self.collections.get(collection, {})
+        return dict(self.recipe) | {key: value for key, value in settings.items() if key in self.recipe}
+
     @property
     def answers(self) -> dict[str, str]:
         """Metadata that say what is asked of a file."""
