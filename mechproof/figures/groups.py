@@ -86,12 +86,12 @@ def readings(model: Model) -> Explorer:
 
 
 def largest(model: Model) -> tuple[dict, list[int]]:
-    """Advice, and some neurons: of each number of cells the largest, which vote for anything."""
+    """Advice, and some neurons: of each number of cells from two on the largest, which vote for anything."""
     advice, w = priced(model, PARTS, 0.003), model.tensors
     size = w["W_U"].norm(dim=1) * (w["W_L"].square().sum(0) + w["W_R"].square().sum(0)).sqrt()
     cells, kinds = advice["y_cells"].amax(1)[advice["y_of"]] + 1, {}
     for i in size.argsort(descending=True).tolist():
-        if size[i] > 0:
+        if size[i] > 0 and cells[i] > 1:
             kinds.setdefault(int(cells[i]), []).append(i)
     return advice, [i for n in sorted(kinds) for i in kinds[n][:OF_A_KIND]]
 
@@ -127,7 +127,7 @@ def neurons(model: Model) -> Explorer:
                     f"{len(ordered)} products")
         return headline, f"Three panels of dots: weights by coset of x, by coset of y, and votes in order. {headline}."
 
-    return explore(draw, {"neuron": min(4, len(order))}, hint="Neurons come by the number of their cosets of y, the "
+    return explore(draw, {"neuron": min(3, len(order))}, hint="Neurons come by the number of their cosets of y, the "
                    "largest few of each. In most the dots of a coset lie on one line. Two cosets tell the sign, 5 "
                    "where a point goes.", height=3.3, neuron=range(1, len(order) + 1))
 

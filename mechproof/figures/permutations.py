@@ -196,8 +196,8 @@ def penalty() -> Explorer:
 
     start = min(range(len(strengths)), key=lambda i: abs(strengths[i] - note["recipe_l1"]))
     return explore(draw, {"penalty": start}, hint="Weak, and the networks are right but no proof reaches all inputs; "
-                   "strong, and their margin goes. What lies below the axis stands at its edge.", height=3.6,
-                   penalty={i: f"{s:g}" for i, s in enumerate(strengths)})
+                   "strong, and their margin goes; at the right end no neuron is left. What lies below the axis stands "
+                   "at its edge.", height=3.6, penalty={i: f"{s:g}" for i, s in enumerate(strengths)})
 
 
 def what_it_comes_to() -> pd.DataFrame:

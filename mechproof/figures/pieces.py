@@ -22,6 +22,8 @@ from ..proof.family import InputError, Model
 from ..zoo import tables
 
 NOTE = {"textcoords": "offset points", "fontsize": 8.5}                  # of words beside a point
+# and of words on lines or bars
+ON_WHITE = NOTE | {"bbox": {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}}
 
 Point = tuple[float, float]
 T = TypeVar("T")
@@ -71,8 +73,7 @@ def strips(axes: Axes, columns: Mapping[str, Sequence[float]], said: Callable[[f
         plots.dots(axes, spread, [values[at] for at in order], 8, plots.NOISE, 0.5)
         plots.name_points(axes, spread, sorted(values), [names[at] for at in order if names])
         axes.plot([i - 0.34, i + 0.34], [mid[name]] * 2, color=plots.QK, linewidth=3)
-        axes.annotate(said(mid[name]), (i, mid[name]), (0, 5), ha="center", zorder=5, **NOTE | {
-            "bbox": {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}})
+        axes.annotate(said(mid[name]), (i, mid[name]), (0, 5), ha="center", zorder=5, **ON_WHITE)
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_xlim(-0.6, len(columns) - 0.2)
     return mid

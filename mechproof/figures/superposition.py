@@ -28,7 +28,7 @@ from ..superposition import certify, chance, designs, layers, plain
 from ..superposition.model import opened
 from ..superposition.train import train
 from ..zoo.weights import model_from_tensors
-from .pieces import NOTE, choice
+from .pieces import NOTE, ON_WHITE, choice
 
 M, HALF = 32, 0.5
 P = {22: "0.22", 33: "0.33", 50: "0.5"}
@@ -110,7 +110,8 @@ def histogram() -> Explorer:
                                            (rms, plots.QK, "-", "typical", 6e4)):
             axes.axvline(x, color=colour, linestyle=style, linewidth=1.6)
             place, side = max(exact, predicted), "left" if exact < 1 else "right"
-            axes.annotate(f"{label}: {x:.3f}", (place, y), (8 if exact < 1 else -8, 0), ha=side, color=colour, **NOTE)
+            axes.annotate(f"{label}: {x:.3f}", (place, y), (8 if exact < 1 else -8, 0), ha=side, color=colour, zorder=5,
+                          **ON_WHITE)
         axes.set_xlabel("error of an output")
         axes.set_ylabel("number of outputs, all inputs")
         axes.set_title(f"The worst error is {exact / rms:.0f} times the typical one; chance misses it by "
@@ -168,7 +169,7 @@ def laws() -> Explorer:
         axes.set_ylabel(f"{error} error")
         said = ", ".join(f"{readout} {fitted:.2f}" for readout, fitted in slopes.items())
         axes.annotate("1/2", (SIZES[-1], HALF), (0, 3), ha="right", color=plots.TRUTH, **NOTE)
-        axes.set_title(f"The {error} error falls as a power of d: {said}")
+        axes.set_title(f"The {error} error as a power of d: {said}")
         return (f"{error} error, two on, exponents of d: {said}",
                 f"Lines of the {error} error against neurons, logarithmic. Fitted exponents: {said}; dotted lines have "
                 "-1/3 and -1/2.")
@@ -359,7 +360,7 @@ def depth() -> Explorer:
         (corrected, plainly, certified), rest = tower(width, on, wires), constant(on)
         steps = range(1, DEPTH + 1)
         axes.axhline(rest, color=plots.TRUTH, linestyle=":", linewidth=1)
-        axes.annotate("without any noise", (1, rest), (0, -14), color=plots.TRUTH, **NOTE)
+        axes.annotate("without any noise", (1, rest), (0, 6), color=plots.TRUTH, **NOTE)
         axes.plot(steps, plainly, "s--", color=plots.NOISE, linewidth=1.5)
         axes.plot(steps, corrected, "o-", color=plots.EU if certified else plots.OV, linewidth=2.5)
         axes.annotate("without correction", (4, plainly[3]), (-4, 6), ha="right", color=plots.NOISE, **NOTE)
